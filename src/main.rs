@@ -1,0 +1,2 @@
+//! singularity
+fn main() {}

@@ -6,7 +6,7 @@
 //! that srun started. The innermost one is meant, and these are the rules that
 //! find it:
 //!
-//! 1. A PMI socket that is *open* belongs to the innermost launcher. Open MPI's
+//! 1. A `PMI_FD` that *is a socket* belongs to the innermost launcher. Open MPI's
 //!    and PRRTE's daemons close every descriptor above 2 in the child
 //!    (`orte/mca/odls/default`, `prte/mca/odls/default`), so an outer `PMI_FD`
 //!    is a number without a descriptor. This is why descriptors are asked for.
@@ -28,12 +28,12 @@ use crate::identity::{JobIdentity, Lacks};
 
 /// Finds out who launched this process.
 ///
-/// `open` answers whether a descriptor with that number was inherited. Ask it of
-/// the table as it was at the start of `main`, before anything else was opened;
-/// an answer that also checks for a socket is better still, as every PMI
-/// descriptor is one.
-pub fn detect(environment: &Environment<'_>, open: impl Fn(Descriptor) -> bool) -> Host {
-    let open_in = |name: &str| descriptor_in(environment, name).filter(|&number| open(number));
+/// `is_socket` answers whether a descriptor with that number was inherited and is
+/// a socket. Being open is not enough: scripts keep themselves open at 10 and
+/// above, which is also where Slurm's `PMI_FD` is. Ask it before anything else is
+/// opened.
+pub fn detect(environment: &Environment<'_>, is_socket: impl Fn(Descriptor) -> bool) -> Host {
+    let open_in = |name: &str| descriptor_in(environment, name).filter(|&number| is_socket(number));
 
     let mut host = if let Some(descriptor) = open_in("PMI_FD") {
         over_an_inherited_socket(environment, descriptor, open_in("HYDI_CONTROL_FD"))
@@ -69,8 +69,7 @@ fn over_an_inherited_socket(
     host.rank = environment.number("PMI_RANK");
     host.size = environment.number("PMI_SIZE");
     let one = Interface::Pmi1(Wire1::Inherited(descriptor));
-    if control.is_none() && environment.has("PMI_JOBID") && slurm_step(environment).is_some() {
-        // mpi/pmi2 sets PMI_JOBID (src/plugins/mpi/pmi2/setup.c); hydra does not.
+    if control.is_none() && is_slurms_pmi2(environment) {
         host.interfaces.push(Interface::Pmi2 { descriptor });
         slurm_numbers(environment, &mut host);
         host.launcher = Launcher::Slurm;
@@ -94,6 +93,18 @@ fn over_an_inherited_socket(
         host.job = Some(hydra_identity(environment, control));
     }
     host
+}
+
+/// mpi/pmi2 says `PMI_JOBID=JOB.STEP` (`src/plugins/mpi/pmi2/setup.c`). Hydra says
+/// nothing, and when it starts its proxy with srun, that step is another one.
+fn is_slurms_pmi2(environment: &Environment<'_>) -> bool {
+    let named = environment
+        .text("PMI_JOBID")
+        .and_then(|id| id.split_once('.'));
+    match (named, slurm_step(environment)) {
+        (Some((_, step)), Some(current)) => step.parse() == Ok(current),
+        _ => false,
+    }
 }
 
 /// The namespace, and the interface that its server is.
@@ -200,15 +211,10 @@ fn over_tcp(environment: &Environment<'_>, port: &str, control: Option<Descripto
     host.launcher = Launcher::Hydra;
     host.interfaces
         .push(Interface::Pmi1(Wire1::Tcp(port.to_owned())));
-    host.rank = environment
-        .number("PMI_RANK")
-        .or_else(|| environment.number("PMI_ID"));
-    host.size = environment.number("PMI_SIZE");
+    // Neither PMI_RANK nor PMI_SIZE: the wire tells them, after PMI_ID was said.
+    host.rank = environment.number("PMI_ID");
     hydra_numbers(environment, &mut host);
-    host.job = Some(match control {
-        Some(_) => hydra_identity(environment, control),
-        None => JobIdentity::whole(port),
-    });
+    host.job = Some(hydra_identity(environment, control));
     host
 }
 
@@ -290,8 +296,10 @@ fn hydra_numbers(environment: &Environment<'_>, host: &mut Host) {
 /// `HYDI_CONTROL_FD` is the proxy's connection upwards, and the one descriptor
 /// that all its ranks inherit alike; `PMI_FD` is another socket for each rank.
 fn hydra_identity(environment: &Environment<'_>, control: Option<Descriptor>) -> JobIdentity {
+    // Beside PMI_FD, a port is an outer launcher's: then it tells nothing, and
+    // does no harm.
     let port = environment.text("PMI_PORT").unwrap_or("");
-    let lacks = control.map_or(Lacks::Parent, Lacks::InodeOf);
+    let lacks = control.map_or(Lacks::SessionStarter, Lacks::InodeOf);
     JobIdentity::lacking(format!("hydra {port}").trim_end(), lacks)
 }
 

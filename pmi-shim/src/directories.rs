@@ -49,6 +49,7 @@ impl Host {
     }
 }
 
+/// Collected while detecting, when the environment is at hand.
 pub(crate) fn of(host: &Host, environment: &Environment<'_>) -> Vec<(PathBuf, Why)> {
     let mut found = Vec::with_capacity(8);
     let mut from = |name: &str, why: Why| {
@@ -108,7 +109,8 @@ fn outermost(mut found: Vec<(PathBuf, Why)>) -> Vec<(PathBuf, Why)> {
     for (path, why) in found {
         match kept.last() {
             Some((outer, _)) if path.starts_with(outer) => {}
-            _ => kept.push((path, why)),
+            // Rebuilt from its parts: Slurm's end in a slash.
+            _ => kept.push((path.components().collect(), why)),
         }
     }
     kept

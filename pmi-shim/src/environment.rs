@@ -71,7 +71,7 @@ impl<'a> FromIterator<(&'a OsStr, &'a OsStr)> for Environment<'a> {
     fn from_iter<I: IntoIterator<Item = (&'a OsStr, &'a OsStr)>>(pairs: I) -> Self {
         let mut sorted: Vec<_> = pairs.into_iter().collect();
         // Stable, so that of two equal names the first stays first.
-        sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
+        sorted.sort_by_key(|&(name, _)| name);
         Environment { sorted }
     }
 }

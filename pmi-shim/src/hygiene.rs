@@ -6,7 +6,7 @@
 //! together without a word from the user.
 
 use crate::environment::Environment;
-use crate::host::Host;
+use crate::host::{Host, Interface};
 use std::ffi::{OsStr, OsString};
 
 /// One change to the environment of the program in the image.
@@ -73,6 +73,7 @@ const DROPPED: &[(&str, When, &str)] = &[
     ("LD_LIBRARY_PATH", When::Always, LIBRARY_PATH),
     ("LD_PRELOAD", When::Always, LIBRARY_PATH),
     ("LD_AUDIT", When::Always, LIBRARY_PATH),
+    ("DYLD_LIBRARY_PATH", When::Rank, LIBRARY_PATH),
     ("OPAL_PREFIX", When::Rank, PREFIX),
     ("OPAL_DESTDIR", When::Rank, PREFIX),
     ("OPAL_LIBDIR", When::Rank, PREFIX),
@@ -112,9 +113,9 @@ const DROPPED: &[(&str, When, &str)] = &[
 impl Host {
     /// The changes that this environment needs, in the order of the table.
     ///
-    /// Only what is found is dropped, and what the user has set already is not set
-    /// again: no launcher sets `PMIX_MCA_gds` or `PMIX_MCA_psec` itself, so a value
-    /// there is the user's. Apply these before the variables that the user asked
+    /// Only what is found is dropped, and what is set already is not set again: a
+    /// value in `PMIX_MCA_gds` is the user's, as no launcher sets it (the server's
+    /// offer is `PMIX_GDS_MODULE`). Apply these before the variables that the user asked
     /// for by name, which then win over a dropped one too.
     pub fn hygiene(&self, environment: &Environment<'_>) -> Vec<Change> {
         let mut changes: Vec<Change> = DROPPED
@@ -129,6 +130,7 @@ impl Host {
                 why,
             })
             .collect();
+        changes.extend(self.of_outer_launchers(environment));
         if self.has_pmix() {
             changes.extend(pmix_store(environment));
             changes.extend(pmix_security(environment));
@@ -136,6 +138,44 @@ impl Host {
         changes
     }
 }
+
+impl Host {
+    /// An interface that another launcher, outside ours, offered to whoever started
+    /// ours. On the host it is as wrong; here it would let an MPI take every rank
+    /// for the one rank of the outer job, or write to a descriptor that is no
+    /// longer a PMI socket.
+    fn of_outer_launchers<'e>(
+        &self,
+        environment: &'e Environment<'_>,
+    ) -> impl Iterator<Item = Change> + 'e {
+        let over_a_socket = self
+            .interfaces
+            .iter()
+            .any(|interface| matches!(interface, Interface::Pmi1(_) | Interface::Pmi2 { .. }));
+        let outer: &[&str] = match self.is_rank() {
+            true if over_a_socket && !self.has_pmix() => OUTER_PMIX,
+            true if !over_a_socket && environment.has("PMI_FD") => OUTER_PMI,
+            _ => &[],
+        };
+        outer
+            .iter()
+            .flat_map(|prefix| environment.beginning(prefix))
+            .map(|(name, _)| Change::Drop {
+                name: name.to_owned(),
+                why: "belongs to an outer launcher, not to the one that started this rank",
+            })
+    }
+}
+
+/// By the beginning of the name: the address has many names.
+const OUTER_PMIX: &[&str] = &["PMIX_NAMESPACE", "PMIX_RANK", "PMIX_SERVER_URI"];
+const OUTER_PMI: &[&str] = &[
+    "PMI_FD",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "PMI_JOBID",
+    "HYDI_CONTROL_FD",
+];
 
 /// Every PMIx server offers `hash`: job information travels over the connection
 /// instead of through mapped files, so that no directory needs to be shared, and

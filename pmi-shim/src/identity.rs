@@ -13,10 +13,14 @@ use crate::Descriptor;
 /// | PRRTE | `PMIX_NAMESPACE` = `prterun-HOST-PID@N` | host and pid of prterun, and the number of the job under one DVM |
 /// | Slurm, `--mpi=pmix` | `PMIX_NAMESPACE` = `slurm.pmix.JOB.STEP` | `src/plugins/mpi/pmix/pmixp_info.c` |
 /// | Slurm, otherwise | `SLURM_JOB_ID.SLURM_STEP_ID` (the job of a heterogeneous component is its own) | the controller numbers them |
-/// | Hydra, default | the socket at `HYDI_CONTROL_FD` | nothing in the environment differs between two jobs, but all ranks of a proxy inherit one and the same socket: see [`Lacks::InodeOf`] |
-/// | Hydra, `-pmi-port` | `PMI_PORT` | the address of the job's own proxy |
-/// | PALS | `PALS_APID` | a UUID for each launch |
+/// | Hydra | the socket at `HYDI_CONTROL_FD` | nothing in the environment differs between two jobs, but all ranks of a proxy inherit one and the same socket: see [`Lacks::InodeOf`] |
+/// | Hydra, where ssh or srun started the proxy | the proxy itself | no variable and no descriptor with a known number: see [`Lacks::SessionStarter`] |
+/// | Hydra, `-pmi-port` | `PMI_PORT`, with the above | the address of the job's own proxy |
+/// | PALS | `PALS_APID` | each launch has its own (a UUID; under Slurm and Flux, which imitate it, theirs is taken) |
 /// | Flux | `FLUX_JOB_ID`, and `FLUX_URI` as instances number for themselves | |
+///
+/// It names the job on all of its nodes, so whoever meets others by it adds what
+/// tells nodes apart where several share a kernel (the mount namespace).
 ///
 /// The text can hold any character: use it as something to hash or compare, not
 /// as a file name.
@@ -36,10 +40,15 @@ pub enum Lacks {
     /// number is its own for as long as it lives, and this one is shared by all
     /// ranks that a proxy started, also by those with a shell in between.
     InodeOf(Descriptor),
-    /// Pid and start time (field 22 of `/proc/PID/stat`) of the parent process.
-    /// Weaker: a rank that a script starts has the script for a parent, and so
-    /// shares with nobody.
-    Parent,
+    /// Pid and start time (field 22 of `/proc/PID/stat`) of the parent of the
+    /// process that getsid(2) names, or of our own parent where getsid gives 0.
+    ///
+    /// Hydra's proxy makes each rank the leader of a session of its own, so the
+    /// parent of that leader is the proxy, however many scripts stand between the
+    /// rank and us; our own parent would be the script. On nodes that hydra
+    /// reached through ssh or srun there is no `HYDI_CONTROL_FD`, and this is what
+    /// remains.
+    SessionStarter,
 }
 
 impl JobIdentity {
@@ -68,20 +77,22 @@ impl JobIdentity {
     }
 
     /// The whole name, with the missing part asked of the caller: `inode_of` is
-    /// fstat(2) on a descriptor, `parent` any text that names the parent process
-    /// for good. Where the descriptor has gone, the parent stands in.
+    /// fstat(2) on a descriptor, `starter` any text that names the starter of our
+    /// session for good ([`Lacks::SessionStarter`]). It is asked too where the
+    /// descriptor has gone.
     pub fn complete(
         &self,
         inode_of: impl FnOnce(Descriptor) -> Option<u64>,
-        parent: impl FnOnce() -> String,
+        starter: impl FnOnce() -> String,
     ) -> String {
-        match self.lacks {
-            Lacks::Nothing => self.known.clone(),
-            Lacks::Parent => format!("{} parent {}", self.known, parent()),
-            Lacks::InodeOf(descriptor) => match inode_of(descriptor) {
-                Some(inode) => format!("{} socket {inode}", self.known),
-                None => format!("{} parent {}", self.known, parent()),
-            },
+        let inode = match self.lacks {
+            Lacks::Nothing => return self.known.clone(),
+            Lacks::SessionStarter => None,
+            Lacks::InodeOf(descriptor) => inode_of(descriptor),
+        };
+        match inode {
+            Some(inode) => format!("{} socket {inode}", self.known),
+            None => format!("{} starter {}", self.known, starter()),
         }
     }
 }

@@ -26,7 +26,7 @@ const PREFIXES: &[&str] = &[
     "MV2_",
     "MVP_",
     // Resource managers.
-    "SLURM_",
+    "SLURM",
     "PALS_",
     "FLUX_",
     "PBS_",

@@ -205,38 +205,34 @@ fn from_the_top(path: &Path) -> Vec<&Path> {
 }
 
 fn missing(path: &Path) -> Fault {
-    let absent = from_the_top(path)
+    let mut cause = "does not exist".to_owned();
+    // The first name that does not resolve is the reason: absent, or a link to what is.
+    if let Some(first) = from_the_top(path)
         .into_iter()
-        .find(|p| p.symlink_metadata().is_err());
-    match absent {
-        Some(directory) if directory != path => Fault::new(
-            Kind::NotFound,
-            format!(
-                "does not exist: there is no directory {}",
-                display_path(directory)
-            ),
-        ),
-        Some(_) => Fault::new(Kind::NotFound, "does not exist"),
-        // Every name is there, so one of them is a link to something that is not.
-        None => {
-            let link = from_the_top(path)
-                .into_iter()
-                .find(|p| p.metadata().is_err());
-            let cause = match link.map(|l| (l, l.read_link())) {
-                Some((link, Ok(target))) if link == path => format!(
-                    "is a symbolic link to {}, which does not exist",
-                    display_path(&target)
-                ),
-                Some((link, Ok(target))) => format!(
-                    "does not exist: {} is a symbolic link to {}, which does not exist",
-                    display_path(link),
-                    display_path(&target)
-                ),
-                _ => "does not exist".to_owned(),
-            };
-            Fault::new(Kind::NotFound, cause)
+        .find(|p| p.metadata().is_err())
+    {
+        match first.read_link() {
+            Ok(target) => {
+                let target = display_path(&target);
+                cause = if first == path {
+                    format!("is a symbolic link to {target}, which does not exist")
+                } else {
+                    let link = display_path(first);
+                    format!(
+                        "does not exist: {link} is a symbolic link to {target}, which does not exist"
+                    )
+                };
+            }
+            Err(_) if first != path => {
+                cause = format!(
+                    "does not exist: there is no directory {}",
+                    display_path(first)
+                );
+            }
+            Err(_) => {}
         }
     }
+    Fault::new(Kind::NotFound, cause)
 }
 
 fn not_a_directory(path: &Path) -> String {

@@ -49,7 +49,7 @@ fn recorded(name: &str) -> Recorded {
         .find_map(|line| line.strip_prefix("# sockets:"))
         .unwrap_or_else(|| panic!("{path:?} does not say its sockets"))
         .split_whitespace()
-        .map(|number| number.parse().unwrap())
+        .map(|number| number.parse().expect("a descriptor number"))
         .collect();
     let pairs = text
         .lines()
@@ -66,7 +66,7 @@ fn job(name: &str) -> String {
     host.job
         .unwrap_or_else(|| panic!("{name} is not a rank"))
         .complete(
-            |descriptor| Some(1000 + u64::try_from(descriptor).unwrap()),
+            |descriptor| Some(1000 + u64::try_from(descriptor).expect("not negative")),
             || "7 12345".to_owned(),
         )
 }
@@ -81,7 +81,6 @@ fn kinds(host: &Host) -> Vec<&'static str> {
             Interface::Pmi1(Wire1::Tcp(_)) => "pmi1-tcp",
             Interface::SlurmPmi1 => "slurm-pmi1",
             Interface::CrayPmi => "cray",
-            other => panic!("a test for {other:?} is missing"),
         })
         .collect()
 }

@@ -150,9 +150,19 @@ impl Object {
 /// Where `sif` puts the descriptors.
 pub const DESCRIPTORS: usize = 4096;
 
-/// A SIF file with room for `slots` objects, laid out as the specification has it.
+/// A SIF file with room for `slots` objects, laid out as the usual tools do.
 pub fn sif(slots: usize, objects: &[Object]) -> Vec<u8> {
-    let data = (DESCRIPTORS + slots * 585).next_multiple_of(4096);
+    sif_laid_out(DESCRIPTORS, 4096, slots, objects)
+}
+
+/// A SIF file whose descriptors begin at a place and whose objects are aligned.
+pub fn sif_laid_out(
+    descriptors: usize,
+    alignment: usize,
+    slots: usize,
+    objects: &[Object],
+) -> Vec<u8> {
+    let data = (descriptors + slots * 585).next_multiple_of(alignment);
     let mut file = vec![0; data];
     put(
         &mut file,
@@ -180,15 +190,15 @@ pub fn sif(slots: usize, objects: &[Object]) -> Vec<u8> {
         raw.resize(17 + 24 + 32 + 128, 0);
         raw.extend(&object.extra);
         raw.resize(585, 0);
-        put(&mut file, DESCRIPTORS + at * 585, &raw);
-        file.resize(file.len().next_multiple_of(4096), 0);
+        put(&mut file, descriptors + at * 585, &raw);
+        file.resize(file.len().next_multiple_of(alignment), 0);
     }
     let fields = [
         1_600_000_003,
         1_600_000_004,
         (slots - used) as u64,
         slots as u64,
-        DESCRIPTORS as u64,
+        descriptors as u64,
         (slots * 585) as u64,
         data as u64,
         (file.len() - data) as u64,

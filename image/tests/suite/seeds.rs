@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use image::{elf, recognise, sif, Kind, ReadAt};
 
@@ -97,7 +98,7 @@ fn write_the_seeds() {
     }
     let tar = workshop.path("tar");
     make::run(
-        std::process::Command::new("tar")
+        Command::new("tar")
             .arg("-cf")
             .arg(&tar)
             .arg("-C")
@@ -107,16 +108,23 @@ fn write_the_seeds() {
     write("superblocks", "tar", &beginning(tar, 2048));
     write("superblocks", "script", b"#!/bin/sh\n");
 
-    let root = read(&workshop.path("squashfs"));
-    write(
-        "sif",
-        "signed",
-        &make::sif(
-            4,
-            &[Object::partition(1, 1, 2, &root), Object::signature(2, 1)],
-        ),
+    // As small as can be: a fuzzer that changes one byte then changes one that counts.
+    fs::create_dir(workshop.path("nothing")).unwrap();
+    let small = workshop.path("small");
+    let options = ["-quiet", "-no-progress", "-nopad", "-no-exports"];
+    make::run(
+        Command::new("mksquashfs")
+            .arg(workshop.path("nothing"))
+            .arg(&small)
+            .args(options),
     );
-    write("sif", "empty", &make::sif(1, &[]));
+    let objects = [
+        Object::partition(1, 1, 2, &read(&small)),
+        Object::signature(2, 1),
+    ];
+    write("sif", "signed", &make::sif_laid_out(128, 1, 3, &objects));
+    let oci = [Object::new(0x400a, 1, "index", b"{}")];
+    write("sif", "oci", &make::sif_laid_out(128, 1, 1, &oci));
 
     for (name, wide, little, machine) in [
         ("x86_64", true, true, 62),

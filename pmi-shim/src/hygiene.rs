@@ -6,7 +6,7 @@
 //! together without a word from the user.
 
 use crate::environment::Environment;
-use crate::host::{Host, Interface};
+use crate::host::{Host, Interface, Launcher};
 use std::ffi::{OsStr, OsString};
 
 /// One change to the environment of the program in the image.
@@ -131,6 +131,7 @@ impl Host {
             })
             .collect();
         changes.extend(self.of_outer_launchers(environment));
+        changes.extend(self.as_under_jsrun(environment));
         if self.has_pmix() {
             changes.extend(pmix_store(environment));
             changes.extend(pmix_security(environment));
@@ -164,6 +165,23 @@ impl Host {
                 name: name.to_owned(),
                 why: "belongs to an outer launcher, not to the one that started this rank",
             })
+    }
+}
+
+impl Host {
+    /// Open MPI 4.1 asks its schizo components which launcher it has. PRRTE is
+    /// younger than all of them, so without this each rank is a silent job of its
+    /// own. The jsm component only looks for the variable, and then does what is
+    /// right under any PMIx server (`orte/mca/schizo/jsm`). Open MPI 5 has no such
+    /// components and does not read it.
+    fn as_under_jsrun(&self, environment: &Environment<'_>) -> Option<Change> {
+        const NAME: &str = "JSM_JSRUN_PORT";
+        let needed = self.launcher == Launcher::Prrte && !environment.has(NAME);
+        needed.then(|| Change::Set {
+            name: NAME.into(),
+            value: "1".into(),
+            why: "an Open MPI 4 in the image would not know that PRRTE launched it",
+        })
     }
 }
 
@@ -221,27 +239,35 @@ fn set_where_offered(
 }
 
 const NO_CMA: &str = "ranks without a common user namespace cannot read one another's memory";
+const NO_PROC: &str =
+    "ranks without a common user namespace cannot open one another's /proc/PID/fd";
 
 /// What to set where the ranks of a node each have a user namespace of their own
 /// (`--share=off`).
 ///
-/// Their processes may then not use process_vm_readv(2) on one another. Open MPI
-/// 4.1 notices at start and falls back, yet still hangs with large messages
-/// (a few MB, or many at once); told beforehand not to try, it does not.
-/// What the user has set is left as it is.
+/// Their processes may then neither use process_vm_readv(2) on one another nor
+/// open one another's descriptors. Open MPI 4.1 notices at start, warns, falls
+/// back, and still hangs with large messages (from 64 KiB on, when many are under
+/// way); UCX, and with it MPICH, aborts. Told beforehand not to try, all of them
+/// work through shared memory, with one copy more. What the user has set is left
+/// as it is.
 pub fn without_shared_namespace(environment: &Environment<'_>) -> Vec<Change> {
     [
         // Open MPI 4 (opal/mca/btl/vader).
-        ("OMPI_MCA_btl_vader_single_copy_mechanism", "none"),
+        ("OMPI_MCA_btl_vader_single_copy_mechanism", "none", NO_CMA),
         // Open MPI 5 (opal/mca/smsc), where single copy is a framework.
-        ("OMPI_MCA_smsc", "^cma"),
+        ("OMPI_MCA_smsc", "^cma", NO_CMA),
+        // UCX (src/uct/sm/scopy/cma).
+        ("UCX_TLS", "^cma", NO_CMA),
+        // UCX (src/uct/sm/mm/posix): attach by the name in /dev/shm instead.
+        ("UCX_POSIX_USE_PROC_LINK", "n", NO_PROC),
     ]
     .into_iter()
-    .filter(|(name, _)| !environment.has(name))
-    .map(|(name, value)| Change::Set {
+    .filter(|(name, _, _)| !environment.has(name))
+    .map(|(name, value, why)| Change::Set {
         name: name.into(),
         value: value.into(),
-        why: NO_CMA,
+        why,
     })
     .collect()
 }

@@ -636,6 +636,7 @@ fn what_the_hosts_mpi_says_of_itself_stays_on_the_host() {
                 "-PMIX_PREFIX",
                 "-PMIX_PARAM_FILE_PASSED",
                 "-OPAL_USER_PARAMS_GIVEN",
+                "JSM_JSRUN_PORT=1",
                 "PMIX_MCA_gds=hash",
                 "PMIX_MCA_psec=native",
             ],
@@ -725,7 +726,15 @@ fn ranks_apart_are_told_not_to_read_one_another() {
         .iter()
         .map(line)
         .collect();
-    assert!(all.contains(&"OMPI_MCA_btl_vader_single_copy_mechanism=none".to_owned()));
+    assert_eq!(
+        all,
+        [
+            "OMPI_MCA_btl_vader_single_copy_mechanism=none",
+            "OMPI_MCA_smsc=^cma",
+            "UCX_TLS=^cma",
+            "UCX_POSIX_USE_PROC_LINK=n",
+        ]
+    );
     let chosen = recorded("openmpi-4.1.4").with("OMPI_MCA_btl_vader_single_copy_mechanism", "cma");
     assert!(without_shared_namespace(&chosen.environment())
         .iter()

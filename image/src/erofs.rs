@@ -240,3 +240,48 @@ fn check_sum<R: ReadAt + ?Sized>(input: &R, start: u64, block_size: u64) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{parse, LENGTH, MAGIC};
+    use crate::crc32c;
+
+    /// The tools here make blocks of 4096 bytes only. What the checksum covers for the
+    /// other sizes is `erofs_superblock_csum_verify()` in the kernel's fs/erofs/super.c.
+    #[test]
+    fn the_checksum_covers_the_block_of_the_superblock_whatever_its_size() {
+        for (bits, covered) in [
+            (9, 512),
+            (10, 1024),
+            (11, 1024),
+            (12, 3072),
+            (14, 15360),
+            (16, 64512),
+        ] {
+            let mut file = vec![7_u8; 1 << 17];
+            let (_, rest) = file.split_at_mut(1024);
+            rest[..LENGTH].fill(0);
+            rest[..4].copy_from_slice(&MAGIC.to_le_bytes());
+            rest[8] = 1;
+            rest[12] = bits;
+            rest[36] = 1;
+            let sum = crc32c::extend(!0, &rest[..covered]);
+            rest[4..8].copy_from_slice(&sum.to_le_bytes());
+            let room = file.len() as u64;
+            let facts = parse(&file[..], 0, room, &file[1024..2048])
+                .unwrap()
+                .unwrap();
+            assert!(facts.has_checksum && facts.block_size == 1 << bits);
+
+            file[1024 + covered - 1] ^= 1;
+            assert!(parse(&file[..], 0, room, &file[1024..2048])
+                .unwrap()
+                .is_err());
+            file[1024 + covered - 1] ^= 1;
+            file[1024 + covered] ^= 1;
+            assert!(parse(&file[..], 0, room, &file[1024..2048])
+                .unwrap()
+                .is_ok());
+        }
+    }
+}

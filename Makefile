@@ -15,15 +15,10 @@ BIN     := $(DIST)/bin/singularity
 # Asked when used: a fresh machine has no rustc until `make build` installs it.
 HOST_TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 
-bindir  := $(DESTDIR)$(PREFIX)/bin
-man1dir := $(DESTDIR)$(PREFIX)/share/man/man1
-docdir  := $(DESTDIR)$(PREFIX)/share/doc/singularity
-bashdir := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-zshdir  := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
-fishdir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+SITE = DIST='$(DIST)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test build install uninstall bench cluster fmt lint doc fuzz clean
+.PHONY: help demo test toolchain build install uninstall bench cluster fmt lint doc fuzz clean
 
 help: ## Say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,9 +31,12 @@ demo: build ## Run an MPI program inside a real image, beside the same on the ho
 test: ## Run every check of this project
 	@SINGULARITY_BIN='$(BIN)' tests/check
 
-# Static and at a fixed address: nothing to look up, load or relocate at start.
-build: ## Build the command, its manual pages and its completions
+# A target of its own: make expands HOST_TRIPLE before it runs a recipe.
+toolchain:
 	@packages/install build
+
+# Static and at a fixed address: nothing to look up, load or relocate at start.
+build: toolchain ## Build the command, its manual pages and its completions
 	$(CARGO) rustc --release --locked --bin singularity --target $(HOST_TRIPLE) -- \
 		-C target-feature=+crt-static -C relocation-model=static
 	@mkdir -p '$(DIST)/bin'
@@ -49,22 +47,12 @@ build: ## Build the command, its manual pages and its completions
 	@'$(BIN)' generate man '$(DIST)/man'
 	@'$(BIN)' generate completions '$(DIST)/completions'
 
-# As root, who may have no cargo on PATH, install what is built and build nothing.
+# Root may have no cargo on PATH: what is built is installed as it is.
 install: $(if $(wildcard $(BIN)),,build) ## Install under DESTDIR and PREFIX
-	install -d '$(bindir)' '$(man1dir)' '$(docdir)' '$(bashdir)' '$(zshdir)' '$(fishdir)'
-	install -m 755 '$(BIN)' '$(bindir)/singularity'
-	ln -sf singularity '$(bindir)/run-singularity'
-	install -m 644 '$(DIST)'/man/*.1 '$(man1dir)/'
-	install -m 644 '$(DIST)/completions/singularity.bash' '$(bashdir)/singularity'
-	install -m 644 '$(DIST)/completions/_singularity' '$(zshdir)/_singularity'
-	install -m 644 '$(DIST)/completions/singularity.fish' '$(fishdir)/singularity.fish'
-	install -m 644 README.md CHANGELOG.md LICENSE $(wildcard docs/*.md) '$(docdir)/'
+	@$(SITE) packages/site install
 
 uninstall: ## Remove what install put there
-	rm -f '$(bindir)/singularity' '$(bindir)/run-singularity'
-	rm -f '$(man1dir)/singularity.1' '$(man1dir)'/singularity-*.1
-	rm -f '$(bashdir)/singularity' '$(zshdir)/_singularity' '$(fishdir)/singularity.fish'
-	rm -rf '$(docdir)'
+	@$(SITE) packages/site uninstall
 
 bench: build ## Measure against the host and other launchers (bench/README.md)
 	@packages/install run demo test bench

@@ -1,1 +1,206 @@
-//! launcher
+//! From a [`Request`] to the process that has become the program in the image.
+//!
+//! The walk, in order: [`policy::judge`] the request, [`plan::build`] the steps,
+//! [`join`] the other ranks of the job or be the first, make the namespaces,
+//! mount the image, assemble its root and pivot into it, drop every privilege,
+//! compose the environment, and exec.
+//!
+//! Owns: everything between a request and execve(2). Never: parses command
+//! lines, prints, or knows a workload manager. The command, the setuid starter
+//! and the SPANK plugin all enter images through here.
+
+#![deny(unsafe_code)]
+
+mod accounts;
+pub mod bind;
+mod dev;
+pub mod env;
+mod error;
+mod exec;
+pub mod fds;
+mod fuse;
+pub mod host;
+mod join;
+mod kernel;
+mod mount;
+mod namespace;
+mod pid;
+pub mod plan;
+pub mod policy;
+mod privilege;
+pub mod request;
+mod root;
+#[allow(unsafe_code)]
+mod sys;
+mod timing;
+mod tree;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+pub use error::{Error, Kind};
+pub use host::Host;
+pub use plan::Plan;
+pub use request::Request;
+
+use crate::exec::Resolved;
+use crate::request::Share;
+use crate::timing::Timing;
+
+/// Puts the process into the image and becomes the program.
+///
+/// Returns `Ok` only for `singularity test` of an image without a test. `report`
+/// is handed the lines of `--timing`.
+///
+/// # Errors
+/// Why the program did not start; nothing is left behind.
+pub fn launch(request: &Request, host: &Host, report: impl FnOnce(&[String])) -> Result<(), Error> {
+    let mut timing = Timing::start(request.timing);
+    policy::judge(request)?;
+    let plan = plan::build(request, host);
+    let limits = fds::Limits::make_room();
+    timing.phase("plan");
+    let entered = enter(request, &plan, host, &mut timing)?;
+    start_in(&plan, request)?;
+    let environment = env::compose(request, &plan, host, entered.own_namespace);
+    let command = match exec::resolve(request, environment)? {
+        Resolved::Command(command) => command,
+        Resolved::NoTest => return Ok(()),
+    };
+    let proof = privilege::drop_for_good(host.is_root())?;
+    limits.restore();
+    timing.phase("hand-over");
+    report(&timing.report());
+    if let Some(inside) = entered.inside {
+        inside.start()?;
+    }
+    Err(command.execute(proof))
+}
+
+struct Entered {
+    /// Whether this process may be a rank whose user namespace no other rank has.
+    own_namespace: bool,
+    /// What is left to do in a new PID namespace.
+    inside: Option<pid::Inside>,
+}
+
+fn enter(
+    request: &Request,
+    plan: &Plan,
+    host: &Host,
+    timing: &mut Timing,
+) -> Result<Entered, Error> {
+    let shared = fingerprint(request, plan);
+    let outcome = match shared {
+        Some(fingerprint) => join::elect(plan, &request.share, fingerprint)?,
+        None => join::Outcome::Alone,
+    };
+    timing.phase("join");
+    let (shared, lock) = match outcome {
+        join::Outcome::Joined => {
+            return Ok(Entered {
+                own_namespace: false,
+                inside: None,
+            })
+        }
+        join::Outcome::First(lock) => (shared, Some(lock)),
+        join::Outcome::Alone => (None, None),
+    };
+    let user = plan.has_user_namespace();
+    namespace::make(host, user, plan.unshared())?;
+    timing.phase("namespaces");
+    let image_tree = root::mount_image(plan, &request.image, host)?;
+    if user && image_tree.is_some() {
+        // The image's server stays behind in the namespace it was started in.
+        namespace::make(host, false, request::Unshared::default())?;
+    }
+    let inside = if plan.unshared().pid {
+        Some(pid::enter()?)
+    } else {
+        None
+    };
+    namespace::configure(plan)?;
+    root::assemble(plan, &request.image, image_tree, host, shared, timing)?;
+    drop(lock);
+    Ok(Entered {
+        own_namespace: user && shared.is_none(),
+        inside,
+    })
+}
+
+/// What the namespace is called among processes that may share it; `None` if
+/// this one does not share.
+fn fingerprint(request: &Request, plan: &Plan) -> Option<u128> {
+    let group = match &request.share {
+        Share::Off => return None,
+        Share::Auto => {
+            let job = request
+                .launcher
+                .job
+                .as_ref()
+                .filter(|_| request.launcher.is_rank())?;
+            job.complete(inode_of, join::session_starter).into()
+        }
+        Share::Name(name) => name.clone(),
+    };
+    // The first one's init would end everybody with it.
+    if plan.unshared().pid {
+        return None;
+    }
+    let host_namespace = {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata("/proc/self/ns/mnt").map_or(0, |metadata| metadata.ino())
+    };
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, host_namespace, request.share == Share::Auto, &group).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    Some(plan.fingerprint() ^ (half(2) << 64 | half(3)))
+}
+
+fn inode_of(descriptor: pmi_shim::Descriptor) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(format!("/proc/self/fd/{descriptor}"))
+        .map(|metadata| metadata.ino())
+        .ok()
+}
+
+/// Goes to the first working directory that exists.
+fn start_in(plan: &Plan, request: &Request) -> Result<(), Error> {
+    for (index, directory) in plan.working_directory.iter().enumerate() {
+        match nix::unistd::chdir(directory.as_path()) {
+            Ok(()) => return Ok(()),
+            Err(errno) if index == 0 && plan.working_directory_required => {
+                let step = format!("start in {}", error::shown(directory.as_path()));
+                return Err(Error::call(step, errno)
+                    .hint("--pwd names a directory of the image, or one that is bound into it"));
+            }
+            Err(_) if index == 0 && !request.contain => {
+                tracing::warn!(
+                    "the current directory {} is not in the image; starting in {} (bind it with -B, or choose with --pwd)",
+                    error::shown(directory.as_path()),
+                    error::shown(
+                        plan.working_directory
+                            .iter()
+                            .skip(1)
+                            .find(|other| other.as_path().is_dir())
+                            .map_or("/".as_ref(), |other| other.as_path())
+                    ),
+                );
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether `descriptor` is an open socket of this process, as a PMI descriptor
+/// that a launcher passed is.
+pub fn is_socket(descriptor: pmi_shim::Descriptor) -> bool {
+    std::fs::read_link(format!("/proc/self/fd/{descriptor}")).is_ok_and(|target| {
+        target
+            .as_os_str()
+            .as_encoded_bytes()
+            .starts_with(b"socket:")
+    })
+}

@@ -1,0 +1,168 @@
+//! The environment the program gets.
+//!
+//! Owns: what of the host's comes along, what is set, what wins. Never: prints a
+//! value; environments hold secrets.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use pmi_shim::Change;
+
+use crate::error::shown;
+use crate::host::Host;
+use crate::plan::Plan;
+use crate::request::Request;
+
+/// Where programs are looked for in an image; the host's `PATH` means the host's
+/// directories.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The prefix of variables that are set inside without it, and win.
+const INSIDE: &[u8] = b"SINGULARITYENV_";
+
+/// What survives `--cleanenv` besides what the launcher needs.
+const KEPT_CLEAN: [&str; 15] = [
+    "TERM",
+    "LANG",
+    "USER",
+    "LOGNAME",
+    "HOSTNAME",
+    "DISPLAY",
+    "XAUTHORITY",
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
+
+/// The environment inside, in two layers: what is there before the image's own
+/// scripts run, and what is set after them because the user said so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// Before the image's scripts.
+    pub base: Vec<(OsString, OsString)>,
+    /// After them.
+    pub overrides: Vec<(OsString, OsString)>,
+}
+
+impl Environment {
+    /// Both layers in one, for an image without scripts.
+    pub fn merged(&self) -> Vec<(OsString, OsString)> {
+        let mut all = self.base.clone();
+        for (name, value) in &self.overrides {
+            set(&mut all, name, value.clone());
+        }
+        all
+    }
+}
+
+fn set(environment: &mut Vec<(OsString, OsString)>, name: &OsStr, value: OsString) {
+    match environment.iter_mut().find(|(n, _)| n == name) {
+        Some((_, old)) => *old = value,
+        None => environment.push((name.to_owned(), value)),
+    }
+}
+
+/// What launching drops and sets because of the MPI on both sides.
+///
+/// `own_namespace`: this rank shares its user namespace with no other, so shared
+/// memory between ranks has to go another way.
+pub fn hygiene(request: &Request, host: &Host, own_namespace: bool) -> Vec<Change> {
+    let environment = pmi_shim::Environment::of(&host.environment);
+    let mut changes = request.launcher.hygiene(&environment);
+    if own_namespace && request.launcher.is_rank() {
+        changes.extend(pmi_shim::without_shared_namespace(&environment));
+    }
+    changes
+}
+
+/// Composes the environment; `own_namespace` as for [`hygiene`].
+pub fn compose(request: &Request, plan: &Plan, host: &Host, own_namespace: bool) -> Environment {
+    let choice = &request.environment;
+    let mut base = Vec::with_capacity(host.environment.len() + 8);
+    let mut overrides = Vec::new();
+    let mut path = OsString::from(PATH);
+    for (name, value) in &host.environment {
+        if let Some(inside) = name.as_bytes().strip_prefix(INSIDE) {
+            match inside {
+                b"" => {}
+                b"PREPEND_PATH" => path = joined(value, &path),
+                b"APPEND_PATH" => path = joined(&path, value),
+                b"PATH" => {
+                    path.clone_from(value);
+                    overrides.push(("PATH".into(), value.clone()));
+                }
+                _ => overrides.push((OsString::from_vec(inside.to_vec()), value.clone())),
+            }
+        } else if !choice.clean || is_kept_clean(name) || request.launcher.keeps(name) {
+            base.push((name.clone(), value.clone()));
+        }
+    }
+    for change in hygiene(request, host, own_namespace) {
+        match change {
+            Change::Drop { name, why } => {
+                tracing::debug!("variable {} is dropped: {why}", shown(name.as_ref()));
+                base.retain(|(n, _)| *n != name);
+            }
+            Change::Set { name, value, why } => {
+                tracing::debug!("variable {} is set: {why}", shown(name.as_ref()));
+                set(&mut base, &name, value);
+            }
+        }
+    }
+    set(&mut base, OsStr::new("PATH"), path);
+    if choice.clean && !base.iter().any(|(name, _)| name == "LANG") {
+        set(&mut base, OsStr::new("LANG"), "C".into());
+    }
+    if let Some(home) = &plan.home {
+        set(
+            &mut base,
+            OsStr::new("HOME"),
+            home.as_path().as_os_str().to_owned(),
+        );
+    }
+    let image = std::path::absolute(request.image.path())
+        .unwrap_or_else(|_| request.image.path().to_owned());
+    set(
+        &mut base,
+        OsStr::new("SINGULARITY_CONTAINER"),
+        image.into_os_string(),
+    );
+    set(
+        &mut base,
+        OsStr::new("SINGULARITY_NAME"),
+        request.image.name(),
+    );
+    overrides.extend(choice.set.iter().cloned());
+    Environment { base, overrides }
+}
+
+fn is_kept_clean(name: &OsStr) -> bool {
+    KEPT_CLEAN.iter().any(|kept| name == *kept) || name.as_bytes().starts_with(b"LC_")
+}
+
+fn joined(first: &OsStr, second: &OsStr) -> OsString {
+    let mut path = first.to_owned();
+    path.push(":");
+    path.push(second);
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_wins_in_place() {
+        let environment = Environment {
+            base: vec![("A".into(), "1".into()), ("B".into(), "2".into())],
+            overrides: vec![("A".into(), "3".into()), ("A".into(), "4".into())],
+        };
+        let merged = environment.merged();
+        assert_eq!(merged, [("A".into(), "4".into()), ("B".into(), "2".into())]);
+    }
+}

@@ -1,0 +1,60 @@
+//! Room for the launcher's own few descriptors, and nothing changed for the program.
+//!
+//! Owns: closed standard descriptors and the soft limits that set-up itself could
+//! run into. Never: closes or moves an inherited descriptor; launchers pass
+//! theirs at any number.
+
+use std::os::fd::AsFd as _;
+
+use nix::errno::Errno;
+use nix::fcntl::{fcntl, open, FcntlArg, OFlag};
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use nix::sys::stat::Mode;
+
+/// Limits as they were inherited, put back by [`Limits::restore`].
+#[derive(Debug)]
+pub struct Limits(Vec<(Resource, u64, u64)>);
+
+impl Limits {
+    /// Raises the soft limits of open files and of file size to the hard ones, so
+    /// that a user's thousand inherited descriptors or `ulimit -f 0` do not stop
+    /// set-up. A limit that cannot be raised stays as it is.
+    pub fn make_room() -> Self {
+        let mut saved = Vec::new();
+        for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_FSIZE] {
+            if let Ok((soft, hard)) = getrlimit(resource) {
+                if soft < hard && setrlimit(resource, hard, hard).is_ok() {
+                    saved.push((resource, soft, hard));
+                }
+            }
+        }
+        Self(saved)
+    }
+
+    /// Puts the inherited limits back.
+    pub fn restore(&self) {
+        for (resource, soft, hard) in &self.0 {
+            // Lowering a soft limit below an allowed hard one cannot fail.
+            let _ = setrlimit(*resource, *soft, *hard);
+        }
+    }
+}
+
+/// Fills closed standard descriptors until exec, so that no file opened for
+/// set-up becomes anybody's standard error. The program finds them closed as the
+/// caller left them.
+pub fn hold_standard_descriptors() {
+    for standard in [
+        std::io::stdin().as_fd(),
+        std::io::stdout().as_fd(),
+        std::io::stderr().as_fd(),
+    ] {
+        if fcntl(standard, FcntlArg::F_GETFD) == Err(Errno::EBADF) {
+            if let Ok(placeholder) =
+                open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+            {
+                std::mem::forget(placeholder);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Whether a request may and can be carried out, before anything is touched.
+//!
+//! Owns: every refusal that follows from the request itself. Never: touches the
+//! system. Each refusal names its rule.
+
+use image::FileSystem;
+
+use crate::error::{shown, Error};
+use crate::host::Host;
+use crate::request::{Access, Request};
+
+/// Refuses what cannot work or must not be.
+///
+/// # Errors
+/// A refusal in one line, with what to do instead.
+pub fn judge(request: &Request) -> Result<(), Error> {
+    if !Host::ids_agree() {
+        return Err(
+            Error::new("start", "real and effective user or group differ")
+                .hint("this command must not be installed set-id"),
+        );
+    }
+    let image = shown(request.image.path());
+    let root = request.image.root();
+    match &request.access {
+        Access::Writable => {
+            if let Some(kind @ (FileSystem::Squashfs | FileSystem::Erofs)) =
+                root.map(|r| r.filesystem)
+            {
+                return Err(Error::new(
+                    format!("write to image {image}"),
+                    format!("a {kind} file system cannot be changed"),
+                )
+                .hint("use --writable-tmpfs or --overlay DIR, or convert the image to ext4 or a directory"));
+            }
+        }
+        Access::Overlay(directory) if !directory.as_path().is_absolute() => {
+            return Err(Error::new(
+                format!("overlay {}", shown(directory.as_path())),
+                "not an absolute path",
+            ));
+        }
+        _ => {}
+    }
+    if request.hostname.is_some() && !request.unshared.uts {
+        return Err(
+            Error::new("set the host name", "the host's own name would change")
+                .hint("add --uts, or use --hostname which implies it"),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,474 @@
+//! The root of the image: assembled from the plan, then made this process's root.
+//!
+//! Owns: carrying out the plan's mounts in order. Never: decides what they are.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use image::Image;
+use nix::errno::Errno;
+use nix::fcntl::{openat, OFlag};
+use nix::mount::{umount2, MntFlags};
+use nix::sys::stat::{mkdirat, Mode};
+
+use crate::accounts;
+use crate::dev;
+use crate::error::{shown, Error, Step as _};
+use crate::fuse;
+use crate::host::Host;
+use crate::kernel;
+use crate::mount::{self, attributes};
+use crate::plan::{ImageMount, Mount, Plan, Source, Step};
+use crate::request::ImagePath;
+use crate::sys::mount as sys;
+use crate::timing::Timing;
+use crate::tree::{Place, Tree};
+
+/// The name under which mounts of a shared namespace show in
+/// /proc/PID/mountinfo, by which ranks recognise it.
+pub fn marker(fingerprint: u128) -> String {
+    format!("singularity:{fingerprint:032x}")
+}
+
+/// Mounts the image, detached. Stands in the new user namespace; a FUSE server
+/// stays in the mount namespace this is called in.
+///
+/// # Errors
+/// As [`fuse::serve`] and [`kernel::mount`].
+pub fn mount_image(plan: &Plan, image: &Image, host: &Host) -> Result<Option<OwnedFd>, Error> {
+    let Some((how, writable)) = plan.steps.iter().find_map(|step| match step {
+        Step::Image {
+            mount, writable, ..
+        } => Some((*mount, *writable)),
+        _ => None,
+    }) else {
+        return Ok(None);
+    };
+    if image
+        .root()
+        .is_some_and(|root| root.filesystem == image::FileSystem::Ext)
+    {
+        lock(image, writable)?;
+    }
+    match (how, image.root()) {
+        (ImageMount::Kernel(_), Some(root)) => {
+            kernel::mount(image.path(), image.fd(), root, writable).map(Some)
+        }
+        (ImageMount::Fuse(_), Some(root)) => {
+            fuse::serve(host, image.path(), image.fd(), root, writable).map(Some)
+        }
+        // A directory is bound later: the source must be of the final namespace.
+        _ => Ok(None),
+    }
+}
+
+/// Readers share an ext image, a writer has it alone. The lock belongs to the
+/// open file, which the loop device or the FUSE server keeps as long as the
+/// image is mounted. See flock(2).
+fn lock(image: &Image, writable: bool) -> Result<(), Error> {
+    match crate::sys::process::lock_file(image.fd(), writable) {
+        Ok(()) => Ok(()),
+        Err(Errno::EWOULDBLOCK) => {
+            let cause = if writable {
+                "another process uses it"
+            } else {
+                "another process writes to it"
+            };
+            Err(
+                Error::new(format!("lock image {}", shown(image.path())), cause)
+                    .hint("wait for the other process to end"),
+            )
+        }
+        // Some network file systems know no locks; a reader does no harm.
+        Err(_) if !writable => Ok(()),
+        Err(errno) => Err(
+            Error::call(format!("lock image {}", shown(image.path())), errno)
+                .hint("this file system refuses locks; copy the image to another"),
+        ),
+    }
+}
+
+/// Puts the whole tree together and makes it the root. Stands in the final
+/// mount namespace. `image_tree` is what [`mount_image`] returned; `shared` is
+/// the fingerprint to mark the namespace with, if others may join it.
+///
+/// # Errors
+/// The first step that fails, with its source and destination.
+pub fn assemble(
+    plan: &Plan,
+    image: &Image,
+    image_tree: Option<OwnedFd>,
+    host: &Host,
+    shared: Option<u128>,
+    timing: &mut Timing,
+) -> Result<(), Error> {
+    let name = CString::new(shared.map_or("singularity".into(), marker)).unwrap_or_default();
+    let user = plan.has_user_namespace();
+    let host_root = mount::open_directory(Path::new("/"))?;
+    if !user {
+        // Nothing mounted here may reach the host; what the host mounts may come in.
+        let change = sys::Attributes {
+            propagation: nix::libc::MS_SLAVE,
+            ..Default::default()
+        };
+        sys::set_attributes(host_root.as_fd(), true, change)
+            .step(|| "keep mounts to this namespace".into())?;
+    }
+    let sources = open_sources(plan)?;
+
+    let step = || "make the session directory in memory".to_owned();
+    let session_mount = mount::memory(&name, 0o755, attributes(false, false)).step(step)?;
+    mount::attach(session_mount.as_fd(), host_root.as_fd(), step)?;
+    let session = Session {
+        root: reopen(session_mount.as_fd()).step(step)?,
+    };
+
+    let tree = bind_image(plan, image, image_tree, &host_root)?;
+    let mut assembly = Assembly {
+        tree,
+        session,
+        user,
+        writable: false,
+        home: plan.home.clone(),
+    };
+    timing.phase("image");
+    assembly.overlay(plan, &host_root)?;
+    assembly.mount_points(&sources)?;
+    timing.phase("mount points");
+    let mut marker = shared.map(|_| session_mount);
+    for (mount, source) in &sources {
+        assembly.mount(mount, source.as_ref(), host, &mut marker)?;
+    }
+    timing.phase("mounts");
+    if marker.is_some() {
+        tracing::debug!("nothing is mounted in the image, so no other rank can join it");
+    }
+    pivot(assembly.tree.root(), assembly.tree.layers())?;
+    timing.phase("pivot");
+    Ok(())
+}
+
+/// A descriptor that reads and writes the directory an `O_PATH` one names.
+fn reopen(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    openat(directory, ".", flags, Mode::empty())
+}
+
+/// Opens every source that is on the host, before anything covers it. Leaves out
+/// mounts whose optional source is not there.
+fn open_sources(plan: &Plan) -> Result<Vec<(&Mount, Option<OwnedFd>)>, Error> {
+    let mut opened = Vec::new();
+    for step in &plan.steps {
+        let Step::Mount(mount) = step else { continue };
+        let path = match &mount.source {
+            Source::Host(path) => path.as_path(),
+            Source::Workdir(path, mode) => {
+                make_workdir(path.as_path(), *mode)?;
+                path.as_path()
+            }
+            _ => {
+                opened.push((mount, None));
+                continue;
+            }
+        };
+        match mount::open_source(path) {
+            Ok(source) => opened.push((mount, Some(source))),
+            Err(errno) if mount.required => {
+                let error = Error::call(format!("bind {}", shown(path)), errno);
+                return Err(match errno {
+                    Errno::ENOENT => error.hint("the source of a bind must exist on the host"),
+                    Errno::EACCES => {
+                        error.hint("you need search permission on every directory above it")
+                    }
+                    _ => error,
+                });
+            }
+            Err(errno) => {
+                tracing::debug!("{} is left out: {errno}", shown(path));
+            }
+        }
+    }
+    Ok(opened)
+}
+
+fn make_workdir(path: &Path, mode: u32) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    let step = || format!("make directory {} in the work directory", shown(path));
+    if !path.is_dir() {
+        std::fs::create_dir_all(path).step(step)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).step(step)?;
+    }
+    Ok(())
+}
+
+/// Attaches the image's tree over the host's root, out of sight of this process,
+/// whose root is below it.
+fn bind_image(
+    plan: &Plan,
+    image: &Image,
+    image_tree: Option<OwnedFd>,
+    host_root: &OwnedFd,
+) -> Result<Tree, Error> {
+    let step = || format!("mount image {}", shown(image.path()));
+    let writable = plan
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Image { writable: true, .. }));
+    let tree = match image_tree {
+        Some(tree) => tree,
+        None => {
+            // The descriptor was opened in another mount namespace; the same
+            // directory has to be found in this one.
+            let here = mount::open_directory(image.path())?;
+            let (a, b) = (
+                nix::sys::stat::fstat(&here),
+                nix::sys::stat::fstat(image.fd()),
+            );
+            match (a, b) {
+                (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) => {}
+                _ => {
+                    return Err(Error::new(
+                        step(),
+                        "it was replaced while it was being opened",
+                    ))
+                }
+            }
+            mount::bind(here.as_fd(), attributes(false, !writable)).step(step)?
+        }
+    };
+    mount::attach(tree.as_fd(), host_root.as_fd(), step)?;
+    // The session lies below it.
+    Ok(Tree::new(tree, 2))
+}
+
+/// A writable directory in memory, seen by nobody else, for what set-up makes.
+struct Session {
+    root: OwnedFd,
+}
+
+impl Session {
+    fn directory(&self, name: &str, mode: u32) -> Result<OwnedFd, Errno> {
+        mkdirat(&self.root, name, Mode::from_bits_truncate(mode))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        openat(&self.root, name, flags, Mode::empty())
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> std::io::Result<OwnedFd> {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let mut file = File::from(openat(
+            &self.root,
+            name,
+            flags,
+            Mode::from_bits_truncate(0o644),
+        )?);
+        file.write_all(content)?;
+        Ok(file.into())
+    }
+}
+
+struct Assembly {
+    tree: Tree,
+    session: Session,
+    user: bool,
+    /// Whether missing mount points can be made in the tree itself.
+    writable: bool,
+    /// `HOME` inside.
+    home: Option<ImagePath>,
+}
+
+impl Assembly {
+    fn overlay(&mut self, plan: &Plan, host_root: &OwnedFd) -> Result<(), Error> {
+        for step in &plan.steps {
+            let Step::Overlay(directory) = step else {
+                self.writable |= matches!(step, Step::Image { writable: true, .. });
+                continue;
+            };
+            let (upper, work, place) = match directory {
+                None => {
+                    let step = || "make the overlay in memory".to_owned();
+                    let upper = self.session.directory("upper", 0o755).step(step)?;
+                    let work = self.session.directory("work", 0o700).step(step)?;
+                    (upper, work, "memory".to_owned())
+                }
+                Some(directory) => {
+                    let make = |name: &str, mode| {
+                        let path = directory.as_path().join(name);
+                        make_workdir(&path, mode).and_then(|()| mount::open_directory(&path))
+                    };
+                    let place = shown(directory.as_path()).to_string();
+                    (make("upper", 0o755)?, make("work", 0o700)?, place)
+                }
+            };
+            let layers = (upper.as_fd(), work.as_fd());
+            let tree =
+                mount::overlay(&[self.tree.root()], Some(layers), self.user, attributes(false, false))
+                    .map_err(|errno| {
+                        let error = Error::call(format!("overlay the image in {place}"), errno);
+                        match errno {
+                            Errno::EINVAL | Errno::EPERM | Errno::ENODEV | Errno::EOPNOTSUPP => error.hint(
+                                "Linux 5.11 or newer with overlayfs, and an upper directory on a local file system, are needed",
+                            ),
+                            Errno::EBUSY => error.hint("another process uses this overlay directory"),
+                            _ => error,
+                        }
+                    })?;
+            mount::attach(tree.as_fd(), host_root.as_fd(), || {
+                "attach the overlay".into()
+            })?;
+            self.tree = Tree::new(tree, self.tree.layers() + 1);
+            self.writable = true;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that every destination in the image itself exists. Those below
+    /// another mount are looked at when that one is there.
+    fn mount_points(&mut self, sources: &[(&Mount, Option<OwnedFd>)]) -> Result<(), Error> {
+        let mut wanted: Vec<(PathBuf, bool)> = Vec::new();
+        for (index, (mount, source)) in sources.iter().enumerate() {
+            let path = mount.destination.as_path();
+            let below_another = sources[..index].iter().any(|(other, _)| {
+                let other = other.destination.as_path();
+                path != other && path.starts_with(other)
+            });
+            if below_another {
+                continue;
+            }
+            let is_directory = match (&mount.source, source) {
+                (Source::Passwd | Source::Group, _) => false,
+                (_, Some(source)) => mount::is_directory(source.as_fd())
+                    .step(|| format!("inspect {}", mount.source))?,
+                (_, None) => true,
+            };
+            if self.writable {
+                self.tree.make(path, is_directory)?;
+            } else {
+                wanted.push((path.to_owned(), is_directory));
+            }
+        }
+        let session = self
+            .session
+            .directory("points", 0o755)
+            .step(|| "make the session directory in memory".into())?;
+        self.tree
+            .add_mount_points(session.as_fd(), self.user, &wanted)
+    }
+
+    fn mount(
+        &mut self,
+        mount: &Mount,
+        source: Option<&OwnedFd>,
+        host: &Host,
+        marker: &mut Option<OwnedFd>,
+    ) -> Result<(), Error> {
+        let destination = mount.destination.as_path();
+        let step = || format!("mount {} on {}", mount.source, shown(destination));
+        let wanted = attributes(mount.devices, mount.read_only);
+        let content = match &mount.source {
+            Source::Passwd => Some(accounts::passwd(
+                &self.read("/etc/passwd"),
+                host,
+                self.home.as_ref(),
+            )),
+            Source::Group => Some(accounts::group(self.read("/etc/group"))),
+            _ => None,
+        };
+        let is_directory = content.is_none()
+            && source.is_none_or(|s| mount::is_directory(s.as_fd()).unwrap_or(true));
+        let target = match self.target(destination, is_directory) {
+            Ok(target) => target,
+            Err(error) if !mount.required => {
+                tracing::debug!("{} is left out: {error}", mount.source);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let tree = match (&mount.source, source) {
+            (_, Some(source)) => mount::bind(source.as_fd(), wanted).step(step)?,
+            (Source::Memory(mode), _) => mount::memory(c"singularity", *mode, wanted).step(step)?,
+            (Source::NewProc, _) => mount::pseudo(c"proc", wanted | sys::NOEXEC).map_err(|errno| {
+                Error::call(step(), errno)
+                    .hint("a PID namespace needs a /proc that nothing is mounted over; leave out --pid")
+            })?,
+            (Source::NewMqueue, _) => mount::pseudo(c"mqueue", wanted | sys::NOEXEC).step(step)?,
+            (Source::NewSys, _) => mount::pseudo(c"sysfs", wanted | sys::NOEXEC).step(step)?,
+            (Source::MinimalDev, _) => mount::memory(c"singularity", 0o755, wanted).step(step)?,
+            (Source::Passwd | Source::Group, _) => {
+                let name = if mount.source == Source::Passwd { "passwd" } else { "group" };
+                let file = self.session.file(name, &content.unwrap_or_default()).step(step)?;
+                mount::bind(file.as_fd(), wanted).step(step)?
+            }
+            (Source::Host(_) | Source::Workdir(..), None) => return Ok(()),
+        };
+        if is_directory {
+            if let Some(marker) = marker.take() {
+                // Below the mount proper, so that nothing of it is in anybody's way.
+                let flag = sys::clone_tree(marker.as_fd(), false).step(step)?;
+                mount::attach(flag.as_fd(), target.as_fd(), step)?;
+            }
+        }
+        mount::attach(tree.as_fd(), target.as_fd(), step)?;
+        if mount.source == Source::MinimalDev {
+            dev::populate(tree.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// The mount point; made if it is missing below a mount that is ours.
+    fn target(&self, destination: &Path, is_directory: bool) -> Result<OwnedFd, Error> {
+        let step = || format!("find mount point {} in the image", shown(destination));
+        match self.tree.locate(destination).step(step)? {
+            Place::Found(fd) => Ok(fd),
+            Place::Missing { ancestor, .. } => {
+                self.tree.make(destination, is_directory).map_err(|error| {
+                    error.hint(format!(
+                        "{} is another mount; make the mount point in its source",
+                        shown(&ancestor)
+                    ))
+                })
+            }
+        }
+    }
+
+    /// A file of the image; empty where it cannot be read.
+    fn read(&self, path: &str) -> Vec<u8> {
+        // A hostile image has a FIFO here, or a file without end.
+        const MOST: u64 = 4 << 20;
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let mut content = Vec::new();
+        if let Ok(fd) = self.tree.open(Path::new(path), flags) {
+            let file = File::from(fd);
+            if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                let _ = file.take(MOST).read_to_end(&mut content);
+            }
+        }
+        content
+    }
+}
+
+/// Makes `root` this process's root and lets go of the host's.
+///
+/// The new root lies on top of the old one, so where pivot_root(2) cannot move
+/// the old root away (an initramfs, on nodes without disks), chroot(2) to the
+/// top is all that is left to do, and all that setns(2) will find later.
+///
+/// `layers` are the mounts on the host's root, the new root being the uppermost.
+fn pivot(root: BorrowedFd<'_>, layers: usize) -> Result<(), Error> {
+    let step = || "make the image the root".to_owned();
+    nix::unistd::fchdir(root).step(step)?;
+    match nix::unistd::pivot_root(".", ".") {
+        // The old root now lies on the new one, and on it the other layers, of
+        // which each call takes the uppermost.
+        Ok(()) => {
+            for _ in 0..layers {
+                umount2(".", MntFlags::MNT_DETACH).step(step)?;
+            }
+        }
+        Err(Errno::EINVAL) => nix::unistd::chroot(".").step(step)?,
+        Err(errno) => return Err(Error::call(step(), errno)),
+    }
+    nix::unistd::chdir("/").step(step)
+}

@@ -1,0 +1,237 @@
+//! What can be typed: the one definition from which parsing, `--help`, the
+//! manual pages and the shell completions come.
+//!
+//! Owns: syntax. What the words come to on this system is made of them in
+//! [`crate::cmd::enter`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+const ABOUT: &str = "Run programs inside container images, as yourself, at native speed";
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  The program's own, also its death by a signal: the command becomes the program.
+  126  the command is in the image but cannot be executed
+  127  the command is not in the image
+  255  the image could not be entered
+  2    wrong usage";
+
+/// Run programs inside container images, as yourself, at native speed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "singularity", version, about = ABOUT, after_help = EXIT_STATUS,
+    subcommand_required = true, arg_required_else_help = true, max_term_width = 100,
+    disable_help_subcommand = false
+)]
+pub struct Cli {
+    /// Print errors only
+    #[arg(
+        short,
+        long,
+        global = true,
+        display_order = 900,
+        help_heading = "Messages"
+    )]
+    pub quiet: bool,
+    /// Say more on standard error; repeat for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901, help_heading = "Messages")]
+    pub verbose: u8,
+    /// Say everything on standard error
+    #[arg(short, long, global = true, display_order = 902, help_heading = "Messages", env = "SINGULARITY_DEBUG", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub debug: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a command in an image
+    #[command(after_help = EXIT_STATUS)]
+    Exec(Exec),
+    /// Run an image's runscript
+    #[command(after_help = EXIT_STATUS)]
+    Run(Run),
+    /// Run a shell in an image
+    #[command(after_help = EXIT_STATUS)]
+    Shell(Shell),
+    /// Run an image's own test
+    #[command(after_help = EXIT_STATUS)]
+    Test(Test),
+    /// Write manual pages or shell completions
+    #[command(hide = true)]
+    Generate(Generate),
+}
+
+/// `singularity exec`
+#[derive(Debug, Args)]
+pub struct Exec {
+    #[command(flatten)]
+    pub entering: Entering,
+    /// The image, and the command to run in it with its arguments
+    #[arg(required = true, num_args = 2.., trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"], value_hint = ValueHint::FilePath)]
+    pub words: Vec<OsString>,
+}
+
+/// `singularity run`
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub entering: Entering,
+    /// The image, and arguments for its runscript
+    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
+    pub words: Vec<OsString>,
+}
+
+/// `singularity shell`
+#[derive(Debug, Args)]
+pub struct Shell {
+    #[command(flatten)]
+    pub entering: Entering,
+    /// The shell's path in the image [default: /bin/bash, else /bin/sh]
+    #[arg(
+        short,
+        long,
+        value_name = "PATH",
+        env = "SINGULARITY_SHELL",
+        hide_env_values = true
+    )]
+    pub shell: Option<OsString>,
+    /// The image, and arguments for the shell
+    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
+    pub words: Vec<OsString>,
+}
+
+/// `singularity test`
+#[derive(Debug, Args)]
+pub struct Test {
+    #[command(flatten)]
+    pub entering: Entering,
+    /// The image, and arguments for its test
+    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
+    pub words: Vec<OsString>,
+}
+
+/// How an image is entered: the options of exec, run, shell and test.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What is visible")]
+pub struct Entering {
+    /// Show a file or directory of the host in the image; repeatable, comma lists, `\:` and `\,` in paths
+    #[arg(short = 'B', long, value_name = "SRC[:DEST[:ro|rw]]", env = "SINGULARITY_BINDPATH", hide_env_values = true, value_hint = ValueHint::AnyPath)]
+    pub bind: Vec<OsString>,
+    /// Use another directory of the host as home, at its own path or at DEST
+    #[arg(short = 'H', long, value_name = "SRC[:DEST]", env = "SINGULARITY_HOME", hide_env_values = true, value_hint = ValueHint::DirPath)]
+    pub home: Option<OsString>,
+    /// Leave the home directory out
+    #[arg(long, env = "SINGULARITY_NO_HOME", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub no_home: bool,
+    /// Keep /tmp, /var/tmp, scratch directories and a contained home in DIR
+    #[arg(short = 'W', long, value_name = "DIR", env = "SINGULARITY_WORKDIR", hide_env_values = true, value_hint = ValueHint::DirPath)]
+    pub workdir: Option<PathBuf>,
+    /// Put an empty writable directory at PATH in the image; repeatable
+    #[arg(
+        short = 'S',
+        long,
+        value_name = "PATH",
+        env = "SINGULARITY_SCRATCH",
+        hide_env_values = true
+    )]
+    pub scratch: Vec<PathBuf>,
+    /// Start in this directory of the image
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "SINGULARITY_PWD",
+        hide_env_values = true
+    )]
+    pub pwd: Option<PathBuf>,
+    /// Private /tmp, /var/tmp and home, and a minimal /dev
+    #[arg(short, long, env = "SINGULARITY_CONTAIN", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub contain: bool,
+    /// --contain, --cleanenv, --ipc and --pid (a rank keeps its launcher's PID namespace unless --pid is given too)
+    #[arg(short = 'C', long, env = "SINGULARITY_CONTAINALL", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub containall: bool,
+    /// Leave out mounts made by default: dev, proc, sys, tmp, home, cwd, hosts, resolv.conf, localtime, passwd, group; comma lists
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "SINGULARITY_NO_MOUNT",
+        hide_env_values = true
+    )]
+    pub no_mount: Vec<String>,
+
+    /// Start with few variables of the host (what a launcher needs stays)
+    #[arg(short = 'e', long, help_heading = "Environment", env = "SINGULARITY_CLEANENV", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub cleanenv: bool,
+    /// Set a variable inside; repeatable (SINGULARITYENV_NAME=VALUE does the same)
+    #[arg(long, help_heading = "Environment", value_name = "NAME=VALUE")]
+    pub env: Vec<OsString>,
+    /// Set the variables in FILE, one NAME=VALUE a line
+    #[arg(long, help_heading = "Environment", value_name = "FILE", env = "SINGULARITY_ENV_FILE", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    pub env_file: Option<PathBuf>,
+    /// Do not run the image's environment scripts
+    #[arg(long, help_heading = "Environment", env = "SINGULARITY_NO_ENV", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub no_env: bool,
+
+    /// Change the image in place (directories, ext3, ext4)
+    #[arg(short, long, help_heading = "Changing the image", env = "SINGULARITY_WRITABLE", hide_env_values = true, value_parser = FalseyValueParser::new(), conflicts_with_all = ["writable_tmpfs", "overlay"])]
+    pub writable: bool,
+    /// Let changes go to memory; they are gone at the end
+    #[arg(long, help_heading = "Changing the image", env = "SINGULARITY_WRITABLE_TMPFS", hide_env_values = true, value_parser = FalseyValueParser::new(), conflicts_with = "overlay")]
+    pub writable_tmpfs: bool,
+    /// Let changes go to DIR, and keep them there
+    #[arg(short, long, help_heading = "Changing the image", value_name = "DIR", env = "SINGULARITY_OVERLAY", hide_env_values = true, value_hint = ValueHint::DirPath)]
+    pub overlay: Option<PathBuf>,
+
+    /// New IPC namespace: System V IPC, message queues
+    #[arg(short, long, help_heading = "Namespaces", env = "SINGULARITY_IPC", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub ipc: bool,
+    /// New PID namespace; the program is not the process the caller started
+    #[arg(short, long, help_heading = "Namespaces", env = "SINGULARITY_PID", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub pid: bool,
+    /// New network namespace with a loopback device only
+    #[arg(short, long, help_heading = "Namespaces", env = "SINGULARITY_NET", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub net: bool,
+    /// New UTS namespace
+    #[arg(long, help_heading = "Namespaces", env = "SINGULARITY_UTS", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub uts: bool,
+    /// Host name inside; implies --uts
+    #[arg(
+        long,
+        help_heading = "Namespaces",
+        value_name = "NAME",
+        env = "SINGULARITY_HOSTNAME",
+        hide_env_values = true
+    )]
+    pub hostname: Option<OsString>,
+    /// Share the namespaces with other ranks of the job on this node (auto), with none (off), or with all that give the same NAME
+    #[arg(
+        long,
+        help_heading = "Namespaces",
+        value_name = "auto|off|NAME",
+        env = "SINGULARITY_SHARE",
+        hide_env_values = true
+    )]
+    pub share: Option<OsString>,
+
+    /// Print what would be done, step by step, and do nothing
+    #[arg(long, help_heading = "Looking closer")]
+    pub dry_run: bool,
+    /// Print the duration of each phase at the end of set-up
+    #[arg(long, help_heading = "Looking closer", env = "SINGULARITY_TIMING", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub timing: bool,
+}
+
+/// `singularity generate`
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// man or completions
+    pub what: String,
+    /// The directory to write to; made if it is missing
+    pub directory: PathBuf,
+}

@@ -1,0 +1,279 @@
+//! From the words of exec, run, shell and test to a request, and into the image.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use image::{Image, Shown};
+use launcher::bind;
+use launcher::request::{
+    Access, Entry, EnvironmentChoice, Home, HostPath, ImagePath, Share, Standard, Unshared,
+};
+use launcher::{env, plan, policy, Error, Host, Request};
+
+use crate::cli::Entering;
+use crate::env_file;
+
+/// The image, and the words after it.
+pub fn split(words: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
+    let mut words = words.into_iter();
+    (words.next().unwrap_or_default().into(), words.collect())
+}
+
+/// Enters the image and becomes the entry; returns only on failure, after
+/// `--dry-run`, or for a test that is not there.
+///
+/// # Errors
+/// Why the program did not start.
+pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error> {
+    let host = Host::gather();
+    let dry_run = options.dry_run;
+    let is_test = matches!(entry, Entry::Test(_));
+    let request = request(image, entry, options, &host)?;
+    if dry_run {
+        return print_plan(&request, &host);
+    }
+    launcher::launch(&request, &host, |timings| {
+        for line in timings {
+            eprintln!("{line}");
+        }
+    })?;
+    if is_test {
+        tracing::warn!("{} has no test", Shown::new(image));
+    }
+    Ok(())
+}
+
+fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result<Request, Error> {
+    let access = access(&options, host)?;
+    let image = if access == Access::Writable {
+        Image::open_writable(image)
+    } else {
+        Image::open(image)
+    }?;
+    let launcher = pmi_shim::detect(
+        &pmi_shim::Environment::of(&host.environment),
+        launcher::is_socket,
+    );
+    let is_rank = launcher.is_rank();
+    Ok(Request {
+        binds: binds(&options, host)?,
+        home: home(&options, host)?,
+        workdir: options.workdir.as_deref().map(|path| on_host(path, host)),
+        scratch: scratch(&options)?,
+        working_directory: options
+            .pwd
+            .as_deref()
+            .map(|path| in_image("--pwd", path))
+            .transpose()?,
+        contain: options.contain || options.containall,
+        unshared: Unshared {
+            ipc: options.ipc || options.containall,
+            pid: options.pid || options.containall && !is_rank,
+            net: options.net,
+            uts: options.uts || options.hostname.is_some(),
+        },
+        hostname: options.hostname.clone(),
+        access,
+        without: without(&options)?,
+        environment: environment(&options)?,
+        share: match options.share.as_deref().map(OsStr::as_bytes) {
+            None | Some(b"" | b"auto") => Share::Auto,
+            Some(b"off") => Share::Off,
+            Some(name) => Share::Name(OsStr::from_bytes(name).to_owned()),
+        },
+        timing: options.timing,
+        ..Request::new(image, entry, launcher)
+    })
+}
+
+fn on_host(path: &Path, host: &Host) -> HostPath {
+    HostPath::new(host.cwd.as_deref().unwrap_or(Path::new("/")).join(path))
+}
+
+fn in_image(option: &str, path: &Path) -> Result<ImagePath, Error> {
+    ImagePath::new(path).ok_or_else(|| {
+        Error::new(
+            format!("{option} {}", Shown::new(path)),
+            "not an absolute path",
+        )
+        .hint("give the path as it is in the image, from / on")
+    })
+}
+
+fn cwd(host: &Host) -> &Path {
+    host.cwd.as_deref().unwrap_or(Path::new("/"))
+}
+
+/// The options' binds, and those of the environment: `SINGULARITY_BINDPATH`
+/// counts also beside `-B`, and `SINGULARITY_BIND` is its newer name.
+fn binds(options: &Entering, host: &Host) -> Result<Vec<launcher::request::Bind>, Error> {
+    let variables = ["SINGULARITY_BINDPATH", "SINGULARITY_BIND"].map(|name| host.variable(name));
+    let from_environment = variables.into_iter().flatten();
+    let from_options = options
+        .bind
+        .iter()
+        .map(OsString::as_os_str)
+        .filter(|list| Some(*list) != variables[0]);
+    let mut binds = Vec::new();
+    for list in from_environment.chain(from_options) {
+        binds.extend(bind::parse_list(list, cwd(host))?);
+    }
+    Ok(binds)
+}
+
+fn home(options: &Entering, host: &Host) -> Result<Home, Error> {
+    let refused = host
+        .variable("SINGULARITY_NOHOME")
+        .is_some_and(|value| !value.is_empty());
+    match &options.home {
+        _ if options.no_home || refused => Ok(Home::None),
+        None => Ok(Home::Own),
+        Some(pair) => {
+            let (source, destination) = bind::parse_pair(pair, cwd(host))?;
+            Ok(Home::Instead {
+                source,
+                destination,
+            })
+        }
+    }
+}
+
+fn access(options: &Entering, host: &Host) -> Result<Access, Error> {
+    Ok(match &options.overlay {
+        Some(directory) => {
+            let directory = on_host(directory, host);
+            if !directory.as_path().is_dir() {
+                return Err(Error::new(
+                    format!("overlay {}", Shown::new(directory.as_path())),
+                    "not a directory",
+                )
+                .hint("make it first: mkdir DIR"));
+            }
+            Access::Overlay(directory)
+        }
+        None if options.writable => Access::Writable,
+        None if options.writable_tmpfs => Access::WritableTmpfs,
+        None => Access::ReadOnly,
+    })
+}
+
+fn scratch(options: &Entering) -> Result<Vec<ImagePath>, Error> {
+    options
+        .scratch
+        .iter()
+        .flat_map(|list| list.as_os_str().as_bytes().split(|&b| b == b','))
+        .filter(|path| !path.is_empty())
+        .map(|path| in_image("--scratch", Path::new(OsStr::from_bytes(path))))
+        .collect()
+}
+
+fn without(options: &Entering) -> Result<Vec<Standard>, Error> {
+    options
+        .no_mount
+        .iter()
+        .flat_map(|list| list.split(','))
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let known = Standard::NAMES.iter().find(|(known, _)| *known == name);
+            known.map(|(_, standard)| *standard).ok_or_else(|| {
+                let names = Standard::NAMES.map(|(name, _)| name).join(", ");
+                Error::new(format!("--no-mount {}", Shown::new(name)), "no such mount")
+                    .hint(format!("one of {names}"))
+            })
+        })
+        .collect()
+}
+
+fn environment(options: &Entering) -> Result<EnvironmentChoice, Error> {
+    let mut set = Vec::new();
+    if let Some(file) = &options.env_file {
+        set.extend(env_file::read(file)?);
+    }
+    for text in &options.env {
+        set.push(env_file::assignment(text.as_bytes()).map_err(|cause| {
+            Error::new(format!("--env {}", Shown::new(text)), cause).hint("write --env NAME=VALUE")
+        })?);
+    }
+    Ok(EnvironmentChoice {
+        clean: options.cleanenv || options.containall,
+        ignore_image: options.no_env,
+        set,
+    })
+}
+
+/// What would be done, on standard output: it is what was asked for.
+fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
+    policy::judge(request)?;
+    let plan = plan::build(request, host);
+    let steps = plan.steps.iter().map(ToString::to_string);
+    let places: Vec<_> = plan
+        .working_directory
+        .iter()
+        .map(|path| Shown::new(path.as_path()).to_string())
+        .collect();
+    let variables = env::hygiene(request, host, false)
+        .into_iter()
+        .map(|change| {
+            let action = if change.value().is_some() {
+                "set"
+            } else {
+                "drop"
+            };
+            format!(
+                "{action} variable {} ({})",
+                Shown::new(change.name()),
+                change.why()
+            )
+        });
+    let sharing = match (&request.share, &request.launcher.job) {
+        (Share::Off, _) => "no other process".to_owned(),
+        (Share::Name(name), _) => format!("processes of yours that share {}", Shown::new(name)),
+        (Share::Auto, Some(_)) if request.launcher.is_rank() => {
+            format!(
+                "the ranks of this job on this node ({})",
+                request.launcher.launcher.name()
+            )
+        }
+        (Share::Auto, _) => "no other process".to_owned(),
+    };
+    let all = std::iter::once(format!("share namespaces with {sharing}"))
+        .chain(steps)
+        .chain([format!(
+            "start in the first that exists of {}",
+            places.join(", ")
+        )])
+        .chain(variables)
+        .chain([
+            "drop all privileges, set no_new_privs".to_owned(),
+            entry(&request.entry),
+        ]);
+    for (number, line) in all.enumerate() {
+        println!("{:2}  {line}", number + 1);
+    }
+    Ok(())
+}
+
+fn entry(entry: &Entry) -> String {
+    let shown = |words: &[OsString]| {
+        words
+            .iter()
+            .map(|word| Shown::new(word).to_string())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    match entry {
+        Entry::Exec(words) => format!("execute {}", shown(words)),
+        Entry::Run(words) => format!("execute the runscript {}", shown(words)),
+        Entry::Test(words) => format!("execute the test {}", shown(words)),
+        Entry::Shell { program, arguments } => format!(
+            "execute the shell {} {}",
+            program
+                .as_ref()
+                .map_or("bash or sh".into(), |p| Shown::new(p).to_string()),
+            shown(arguments)
+        ),
+    }
+    .trim_end()
+    .to_owned()
+}

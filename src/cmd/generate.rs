@@ -1,0 +1,42 @@
+//! `singularity generate`: manual pages and completions, for `make install`.
+
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use image::Shown;
+use launcher::Error;
+
+use crate::cli::{Cli, Generate};
+
+/// Writes what was asked for into the directory.
+///
+/// # Errors
+/// A directory that cannot be written.
+pub fn generate(what: Generate) -> Result<(), Error> {
+    let failed = |error: std::io::Error| {
+        Error::new(
+            format!("write to {}", Shown::new(&what.directory)),
+            error.to_string(),
+        )
+    };
+    std::fs::create_dir_all(&what.directory).map_err(failed)?;
+    match what.what.as_str() {
+        "man" => manual_pages(&what.directory).map_err(failed),
+        "completions" => completions(&what.directory).map_err(failed),
+        other => Err(Error::new(format!("generate {other}"), "unknown").hint("man or completions")),
+    }
+}
+
+fn manual_pages(directory: &Path) -> std::io::Result<()> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    clap_mangen::generate_to(command, directory)
+}
+
+fn completions(directory: &Path) -> std::io::Result<()> {
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut Cli::command(), "singularity", directory)?;
+    }
+    Ok(())
+}

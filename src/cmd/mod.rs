@@ -1,0 +1,8 @@
+//! The verbs, one file each.
+
+pub mod enter;
+pub mod exec;
+pub mod generate;
+pub mod run;
+pub mod shell;
+pub mod test;

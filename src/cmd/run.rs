@@ -1,0 +1,16 @@
+//! `singularity run`
+
+use launcher::request::Entry;
+use launcher::Error;
+
+use crate::cli::Run;
+use crate::cmd::enter;
+
+/// Becomes the image's runscript; the words after the image are its arguments.
+///
+/// # Errors
+/// Why it did not start.
+pub fn run(options: Run) -> Result<(), Error> {
+    let (image, arguments) = enter::split(options.words);
+    enter::enter(&image, Entry::Run(arguments), options.entering)
+}

@@ -1,0 +1,16 @@
+//! `singularity test`
+
+use launcher::request::Entry;
+use launcher::Error;
+
+use crate::cli::Test;
+use crate::cmd::enter;
+
+/// Becomes the image's test; the words after the image are its arguments.
+///
+/// # Errors
+/// Why it did not start.
+pub fn test(options: Test) -> Result<(), Error> {
+    let (image, arguments) = enter::split(options.words);
+    enter::enter(&image, Entry::Test(arguments), options.entering)
+}

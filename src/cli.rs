@@ -71,6 +71,7 @@ pub enum Verb {
 /// `singularity exec`
 #[derive(Debug, Args)]
 pub struct Exec {
+    /// How the image is entered.
     #[command(flatten)]
     pub entering: Entering,
     /// The image, and the command to run in it with its arguments
@@ -81,6 +82,7 @@ pub struct Exec {
 /// `singularity run`
 #[derive(Debug, Args)]
 pub struct Run {
+    /// How the image is entered.
     #[command(flatten)]
     pub entering: Entering,
     /// The image, and arguments for its runscript
@@ -91,6 +93,7 @@ pub struct Run {
 /// `singularity shell`
 #[derive(Debug, Args)]
 pub struct Shell {
+    /// How the image is entered.
     #[command(flatten)]
     pub entering: Entering,
     /// The shell's path in the image [default: /bin/bash, else /bin/sh]
@@ -110,6 +113,7 @@ pub struct Shell {
 /// `singularity test`
 #[derive(Debug, Args)]
 pub struct Test {
+    /// How the image is entered.
     #[command(flatten)]
     pub entering: Entering,
     /// The image, and arguments for its test

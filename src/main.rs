@@ -1,87 +1,13 @@
-//! The `singularity` command: parse, set up the log, call one verb, print one
-//! error, exit.
+//! The `singularity` command: the entry point. What it does is in the library.
 
 #![no_main]
 
-mod cli;
-mod cmd;
-mod env_file;
-mod log;
-
-use std::ffi::OsString;
 use std::os::raw::{c_char, c_int};
-use std::path::Path;
-
-use clap::Parser;
-
-use crate::cli::{Cli, Verb};
 
 /// The usual entry point of C. Rust's own would change what the program in the
 /// image inherits: it ignores SIGPIPE and opens closed standard descriptors.
 #[no_mangle]
 pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
-    std::panic::catch_unwind(|| run(std::env::args_os().collect()))
-        .unwrap_or(255)
-        .into()
-}
-
-fn run(mut words: Vec<OsString>) -> u8 {
-    launcher::fds::hold_standard_descriptors();
-    // An executable image starts with `#!/usr/bin/env run-singularity`.
-    if words
-        .first()
-        .is_some_and(|name| Path::new(name).ends_with("run-singularity"))
-    {
-        words.splice(0..1, ["singularity".into(), "run".into()]);
-    }
-    let cli = match Cli::try_parse_from(words) {
-        Ok(cli) => cli,
-        Err(error) => return usage(&error),
-    };
-    log::start(&cli);
-    let result = match cli.verb {
-        Verb::Exec(options) => cmd::exec::exec(options),
-        Verb::Run(options) => cmd::run::run(options),
-        Verb::Shell(options) => cmd::shell::shell(options),
-        Verb::Test(options) => cmd::test::test(options),
-        Verb::Generate(what) => cmd::generate::generate(what),
-    };
-    match result {
-        Ok(()) => 0,
-        Err(error) => {
-            log::error(&error);
-            error.exit_status()
-        }
-    }
-}
-
-/// Help and version go to standard output; a mistake gets one line and a hint.
-fn usage(error: &clap::Error) -> u8 {
-    if !error.use_stderr() {
-        return u8::from(error.print().is_err());
-    }
-    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let _ = error.print();
-        return 2;
-    }
-    let text = error.render().to_string();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or_default();
-    let first = first.strip_prefix("error: ").unwrap_or(first);
-    // What clap puts on lines of their own belongs to the sentence: what is missing.
-    let more: Vec<&str> = lines
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
-        .map(|line| line.strip_prefix("tip: ").unwrap_or(line))
-        .collect();
-    let separator = if more.is_empty() || first.ends_with(':') {
-        " "
-    } else {
-        "; "
-    };
-    eprintln!(
-        "singularity: {}",
-        format!("{first}{separator}{}", more.join("; ")).trim_end()
-    );
-    eprintln!("hint: singularity help, or singularity help VERB, lists the options");
-    2
+    let run = || command::run(std::env::args_os().collect());
+    std::panic::catch_unwind(run).unwrap_or(255).into()
 }

@@ -1,0 +1,82 @@
+//! The `singularity` command: parse, set up the log, call one verb, print one
+//! error, exit.
+//!
+//! Owns: the command line and what users read. Never: mounts, sets ids, or knows
+//! formats; that is the [`launcher`]'s and the [`image`] crate's.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod cmd;
+pub mod env_file;
+pub mod log;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Verb};
+
+/// Carries out a command line, the program's name first, and returns the exit
+/// status; does not return where the process becomes a program in an image.
+pub fn run(mut words: Vec<OsString>) -> u8 {
+    launcher::fds::hold_standard_descriptors();
+    // An executable image starts with `#!/usr/bin/env run-singularity`.
+    if words
+        .first()
+        .is_some_and(|name| Path::new(name).ends_with("run-singularity"))
+    {
+        words.splice(0..1, ["singularity".into(), "run".into()]);
+    }
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    log::start(&cli);
+    let result = match cli.verb {
+        Verb::Exec(options) => cmd::exec::exec(options),
+        Verb::Run(options) => cmd::run::run(options),
+        Verb::Shell(options) => cmd::shell::shell(options),
+        Verb::Test(options) => cmd::test::test(options),
+        Verb::Generate(what) => cmd::generate::generate(what),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            log::error(&error);
+            error.exit_status()
+        }
+    }
+}
+
+/// Help and version go to standard output; a mistake gets one line and a hint.
+fn usage(error: &clap::Error) -> u8 {
+    if !error.use_stderr() {
+        return u8::from(error.print().is_err());
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return 2;
+    }
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    // What clap puts on lines of their own belongs to the sentence: what is missing.
+    let more: Vec<&str> = lines
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .map(|line| line.strip_prefix("tip: ").unwrap_or(line))
+        .collect();
+    let separator = if more.is_empty() || first.ends_with(':') {
+        " "
+    } else {
+        "; "
+    };
+    eprintln!(
+        "singularity: {}",
+        format!("{first}{separator}{}", more.join("; ")).trim_end()
+    );
+    eprintln!("hint: singularity help, or singularity help VERB, lists the options");
+    2
+}

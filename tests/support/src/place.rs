@@ -1,0 +1,158 @@
+//! Where things are: the source tree, the built command, what is kept between
+//! runs, and the programs that tests call.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+/// The top of the source tree.
+pub fn top() -> &'static Path {
+    static TOP: OnceLock<PathBuf> = OnceLock::new();
+    TOP.get_or_init(|| {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        here.ancestors()
+            .nth(2)
+            .expect("this crate is at tests/support")
+            .to_owned()
+    })
+}
+
+/// The directory for images and programs that are kept between runs. Every user
+/// of the machine can read there, also where the source tree is out of sight.
+pub fn store() -> &'static Path {
+    static STORE: OnceLock<PathBuf> = OnceLock::new();
+    STORE.get_or_init(|| {
+        let store = PathBuf::from(script("tests/images/image", &["where"]));
+        fs::create_dir_all(&store).unwrap_or_else(|e| panic!("make {}: {e}", store.display()));
+        store
+    })
+}
+
+/// The built `singularity`, at a path that every user can execute.
+///
+/// That is `$SINGULARITY_BIN`, which `make test` sets, or else the newest of
+/// those that `make build` and `cargo build` leave.
+pub fn command() -> &'static Path {
+    static COMMAND: OnceLock<PathBuf> = OnceLock::new();
+    COMMAND.get_or_init(|| for_everybody(&built()))
+}
+
+/// The `PATH` that tests give to users: the built command first, then the FUSE
+/// servers this project had to build itself, then the system's.
+pub fn search_path() -> &'static str {
+    static PATH: OnceLock<String> = OnceLock::new();
+    PATH.get_or_init(|| {
+        script(
+            "packages/erofsfuse",
+            &[store().join("tools").to_str().expect("a printable path")],
+        );
+        let own = command().parent().expect("a command is in a directory");
+        format!(
+            "{}:{}:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
+            own.display(),
+            store().join("tools/bin").display()
+        )
+    })
+}
+
+fn built() -> PathBuf {
+    if let Some(path) = std::env::var_os("SINGULARITY_BIN") {
+        let path = PathBuf::from(path);
+        assert!(
+            path.is_file(),
+            "SINGULARITY_BIN={} is no file",
+            path.display()
+        );
+        return path;
+    }
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => top().join(dir),
+        None => top().join("target"),
+    };
+    let triples = fs::read_dir(&target)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("release/singularity"));
+    triples
+        .chain([
+            target.join("release/singularity"),
+            target.join("dist/bin/singularity"),
+        ])
+        .filter_map(|path| Some((modified(&path)?, path)))
+        .max()
+        .map(|(_, path)| path)
+        .unwrap_or_else(|| {
+            panic!(
+                "no singularity is built under {}: run make build",
+                target.display()
+            )
+        })
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).ok()?.modified().ok()
+}
+
+/// The same file, or a copy of it where others can reach it.
+fn for_everybody(path: &Path) -> PathBuf {
+    if reachable(path) {
+        return path.to_owned();
+    }
+    let data = fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let directory = store().join(format!(
+        "bin/{}.{}.{}",
+        data.ino(),
+        data.size(),
+        data.mtime_nsec()
+    ));
+    let copy = directory.join("singularity");
+    if !copy.exists() {
+        fs::create_dir_all(&directory)
+            .unwrap_or_else(|e| panic!("make {}: {e}", directory.display()));
+        let new = directory.join(format!("new.{}", std::process::id()));
+        fs::copy(path, &new).unwrap_or_else(|e| panic!("copy to {}: {e}", new.display()));
+        fs::rename(&new, &copy).unwrap_or_else(|e| panic!("rename to {}: {e}", copy.display()));
+    }
+    copy
+}
+
+/// True if any user may pass through every directory above `path`.
+fn reachable(path: &Path) -> bool {
+    path.ancestors()
+        .skip(1)
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .all(|dir| fs::metadata(dir).is_ok_and(|data| data.mode() & 0o001 != 0))
+}
+
+/// Run one of the tree's scripts and give what it printed. Its messages go where
+/// the test's go.
+pub(crate) fn script(path: &str, arguments: &[&str]) -> String {
+    let output = Command::new(top().join(path))
+        .args(arguments)
+        .current_dir(top())
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|e| panic!("{path}: {e}"));
+    assert!(
+        output.status.success(),
+        "{path} {}: {}",
+        arguments.join(" "),
+        output.status
+    );
+    let text = String::from_utf8(output.stdout).expect("scripts print text");
+    text.trim_end_matches('\n').to_owned()
+}
+
+/// The full path of a program of the host's.
+pub(crate) fn program(name: &str, package: &str) -> PathBuf {
+    ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("no {name} on this machine: apt-get install {package}"))
+}

@@ -71,7 +71,7 @@ pub fn elect(plan: &Plan, share: &Share, fingerprint: u128) -> Result<Outcome, E
     loop {
         if let Some(pid) = find(&name, uid, search) {
             match enter(plan, pid, &name) {
-                Ok(()) => return Ok(Outcome::Joined),
+                Ok(()) => return Ok(joined(pid)),
                 Err(errno) => tracing::debug!("process {pid} cannot be joined: {errno}"),
             }
         }
@@ -80,15 +80,16 @@ pub fn elect(plan: &Plan, share: &Share, fingerprint: u128) -> Result<Outcome, E
                 // Another may have finished between the search and the lock.
                 if let Some(pid) = find(&name, uid, search) {
                     if enter(plan, pid, &name).is_ok() {
-                        return Ok(Outcome::Joined);
+                        return Ok(joined(pid));
                     }
                 }
+                tracing::info!("first of the job's ranks on this node; making {name}");
                 return Ok(Outcome::First(lock));
             }
             None => match wait_for_first(&name, uid, PATIENCE.saturating_sub(begun.elapsed())) {
                 Waited::Done(pid) => {
                     if is_member(pid, &name, uid) && enter(plan, pid, &name).is_ok() {
-                        return Ok(Outcome::Joined);
+                        return Ok(joined(pid));
                     }
                 }
                 Waited::Again => {}
@@ -106,6 +107,11 @@ pub fn elect(plan: &Plan, share: &Share, fingerprint: u128) -> Result<Outcome, E
             },
         }
     }
+}
+
+fn joined(pid: Pid) -> Outcome {
+    tracing::info!("joined the namespaces of process {pid}");
+    Outcome::Joined
 }
 
 fn address(name: &str) -> Result<UnixAddr, Error> {

@@ -105,6 +105,11 @@ fn enter(
         join::Outcome::First(lock) => (shared, Some(lock)),
         join::Outcome::Alone => (None, None),
     };
+    if plan.unshared().pid && request.launcher.is_rank() {
+        tracing::warn!(
+            "with --pid every rank has a PID namespace of its own, which MPI's shared memory may not survive"
+        );
+    }
     let user = plan.has_user_namespace();
     namespace::make(host, user, plan.unshared())?;
     timing.phase("namespaces");

@@ -343,9 +343,9 @@ impl Assembly {
                     .step(|| format!("inspect {}", mount.source))?,
                 (_, None) => true,
             };
-            if self.writable {
-                self.tree.make(path, is_directory)?;
-            } else {
+            // Where the user may not change the image's directory, it is covered as
+            // in a read-only image: nothing could be written there anyway.
+            if !self.writable || self.tree.make(path, is_directory).is_err() {
                 wanted.push((path.to_owned(), is_directory));
             }
         }

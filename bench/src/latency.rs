@@ -1,0 +1,187 @@
+//! Messages between two ranks, for each size, on the host and in an image.
+
+use serde::Serialize;
+use test_support::Form;
+
+use crate::section::{Builder, Effort};
+use crate::stage::{Stage, Who};
+use crate::statistics::{compare, summarise, Ratio};
+
+const ROUNDS: usize = 9;
+
+/// One size of message.
+#[derive(Debug, Serialize)]
+pub struct Size {
+    /// Of a message.
+    pub bytes: u64,
+    /// In the order of [`Messages::contenders`].
+    pub results: Vec<Exchange>,
+}
+
+/// How one contender fared with one size.
+#[derive(Debug, Serialize)]
+pub struct Exchange {
+    /// Half of a ping-pong, in microseconds, one for each round.
+    pub latency: Vec<f64>,
+    /// 10^6 bytes a second, one for each round.
+    pub bandwidth: Vec<f64>,
+    /// The middle of the latencies.
+    pub latency_median: f64,
+    /// The middle of the bandwidths.
+    pub bandwidth_median: f64,
+    /// Compared with the host's.
+    pub latency_ratio: Option<Ratio>,
+    /// Compared with the host's.
+    pub bandwidth_ratio: Option<Ratio>,
+}
+
+/// All sizes.
+#[derive(Debug, Serialize)]
+pub struct Messages {
+    /// Who sent messages; the first is the host.
+    pub contenders: Vec<String>,
+    /// Smallest first.
+    pub sizes: Vec<Size>,
+}
+
+/// Measures them.
+///
+/// # Errors
+/// The first contender that failed, or a table that cannot be read.
+pub fn measure(stage: &Stage, effort: Effort) -> Result<Messages, String> {
+    let mut builder = Builder::new("messages between two ranks", Who::User);
+    builder.pause = 30;
+    let mpirun = stage.mpirun(Who::User, 2);
+    let mut options = Vec::new();
+    if effort.quick {
+        options.push("--quick".to_owned());
+    }
+    let contenders = [
+        (
+            "host",
+            Vec::new(),
+            stage.mpi.latency().display().to_string(),
+        ),
+        (
+            "directory",
+            stage.exec(&[], &stage.directory),
+            "/usr/local/bin/latency".to_owned(),
+        ),
+        (
+            "squashfs by FUSE",
+            stage.exec(&[], &stage.image(Form::Squashfs)),
+            "/usr/local/bin/latency".to_owned(),
+        ),
+    ];
+    for (name, launcher, program) in &contenders {
+        let mut words = mpirun.clone();
+        words.extend(launcher.iter().cloned());
+        words.push(program.clone());
+        builder.add(name, &words, &options).keep_output = true;
+    }
+    let (_, measured) = builder.run(stage, effort, ROUNDS)?;
+    let tables = measured
+        .outputs
+        .iter()
+        .map(|rounds| rounds.iter().map(|text| read(text)).collect())
+        .collect::<Result<Vec<Vec<_>>, String>>()?;
+    Ok(Messages {
+        contenders: contenders
+            .iter()
+            .map(|(name, ..)| (*name).to_owned())
+            .collect(),
+        sizes: by_size(&tables),
+    })
+}
+
+/// A line of the table: bytes, latency, bandwidth.
+type Line = (u64, f64, f64);
+
+/// Reads what examples/ring/latency.c prints.
+fn read(text: &str) -> Result<Vec<Line>, String> {
+    let lines: Vec<Line> = text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let bytes = fields.next()?.parse().ok()?;
+            Some((
+                bytes,
+                fields.next()?.parse().ok()?,
+                fields.next()?.parse().ok()?,
+            ))
+        })
+        .collect();
+    if lines.is_empty() {
+        return Err(format!("latency printed no table:\n{text}"));
+    }
+    Ok(lines)
+}
+
+/// `tables`: for each contender and round, the lines.
+fn by_size(tables: &[Vec<Vec<Line>>]) -> Vec<Size> {
+    let sizes = tables
+        .first()
+        .and_then(|rounds| rounds.first())
+        .map(|lines| lines.iter().map(|(bytes, ..)| *bytes).collect())
+        .unwrap_or_else(Vec::new);
+    let of = |contender: &[Vec<Line>], bytes: u64, field: fn(&Line) -> f64| -> Vec<f64> {
+        contender
+            .iter()
+            .flatten()
+            .filter(|line| line.0 == bytes)
+            .map(field)
+            .collect()
+    };
+    let middle = |samples: &[f64]| summarise(samples).map_or(f64::NAN, |summary| summary.median);
+    sizes
+        .into_iter()
+        .map(|bytes| {
+            let exchange = |contender: &Vec<Vec<Line>>| {
+                let latency = of(contender, bytes, |line| line.1);
+                let bandwidth = of(contender, bytes, |line| line.2);
+                Exchange {
+                    latency_median: middle(&latency),
+                    bandwidth_median: middle(&bandwidth),
+                    latency_ratio: compare(&latency, &of(&tables[0], bytes, |line| line.1)),
+                    bandwidth_ratio: compare(&bandwidth, &of(&tables[0], bytes, |line| line.2)),
+                    latency,
+                    bandwidth,
+                }
+            };
+            Size {
+                bytes,
+                results: tables.iter().map(exchange).collect(),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "     bytes   latency_us  bandwidth_MBps\n\
+         \x20        1         0.12           16.81\n\
+         \x20   65536         5.00         9000.00\n";
+
+    #[test]
+    fn the_table_is_read_without_its_head() {
+        assert_eq!(
+            read(TABLE).unwrap(),
+            [(1, 0.12, 16.81), (65536, 5.0, 9000.0)]
+        );
+        assert!(read("mpirun was killed\n").is_err());
+    }
+
+    #[test]
+    fn sizes_are_compared_with_the_host_size_by_size() {
+        let host = read(TABLE).unwrap();
+        let image = vec![(1, 0.24, 16.81), (65536, 5.0, 4500.0)];
+        let sizes = by_size(&[vec![host.clone(), host], vec![image.clone(), image]]);
+        assert_eq!(sizes.len(), 2);
+        let ratio = |ratio: Option<Ratio>| ratio.unwrap().value;
+        assert_eq!(ratio(sizes[0].results[1].latency_ratio), 2.0);
+        assert_eq!(ratio(sizes[1].results[1].latency_ratio), 1.0);
+        assert_eq!(ratio(sizes[1].results[1].bandwidth_ratio), 0.5);
+    }
+}

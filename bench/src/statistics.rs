@@ -1,0 +1,199 @@
+//! What a set of samples says.
+//!
+//! Owns: medians, quartiles, and how sure a ratio of two medians is. Pure: the
+//! same samples give the same answer.
+
+use serde::Serialize;
+
+/// How many times the rounds are drawn anew to see how far a ratio may be off.
+const DRAWS: usize = 2000;
+
+/// The middle and the spread of some samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Summary {
+    /// How many samples there are.
+    pub count: usize,
+    /// The smallest: what it takes when nothing disturbs.
+    pub least: f64,
+    /// A quarter of the samples are below.
+    pub lower_quartile: f64,
+    /// Half of the samples are below.
+    pub median: f64,
+    /// A quarter of the samples are above.
+    pub upper_quartile: f64,
+}
+
+/// A ratio of two medians, with the range that holds it in 95 of 100 cases.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Ratio {
+    /// The ratio of the medians of all samples.
+    pub value: f64,
+    /// The lower end of the range.
+    pub low: f64,
+    /// The upper end of the range.
+    pub high: f64,
+}
+
+/// Summarises samples; `None` if there are none.
+pub fn summarise(samples: &[f64]) -> Option<Summary> {
+    let sorted = sorted(samples);
+    Some(Summary {
+        count: sorted.len(),
+        least: *sorted.first()?,
+        lower_quartile: quantile(&sorted, 0.25),
+        median: quantile(&sorted, 0.5),
+        upper_quartile: quantile(&sorted, 0.75),
+    })
+}
+
+/// How the median of `samples` compares with that of `baseline`.
+///
+/// Sample N of both was taken in round N, so what slowed the machine in a round
+/// slowed both: rounds are drawn as a whole, with replacement, and the range is
+/// that of the ratios so drawn (a paired bootstrap).
+pub fn compare(samples: &[f64], baseline: &[f64]) -> Option<Ratio> {
+    let rounds = samples.len().min(baseline.len());
+    let ratio = |a: &[f64], b: &[f64]| Some(summarise(a)?.median / summarise(b)?.median);
+    let value = ratio(samples, baseline)?;
+    let mut random = Random::default();
+    let mut drawn = Vec::with_capacity(DRAWS);
+    let (mut a, mut b) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
+    for _ in 0..DRAWS {
+        a.clear();
+        b.clear();
+        for _ in 0..rounds {
+            let round = random.below(rounds);
+            a.push(samples[round]);
+            b.push(baseline[round]);
+        }
+        drawn.push(ratio(&a, &b)?);
+    }
+    let drawn = sorted(&drawn);
+    Some(Ratio {
+        value,
+        low: quantile(&drawn, 0.025),
+        high: quantile(&drawn, 0.975),
+    })
+}
+
+fn sorted(samples: &[f64]) -> Vec<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// The value at a fraction of the way through sorted samples, between two of
+/// them in proportion (R's type 7). There is at least one sample.
+fn quantile(sorted: &[f64], fraction: f64) -> f64 {
+    let place = fraction * (sorted.len() - 1) as f64;
+    let (below, above) = (place.floor() as usize, place.ceil() as usize);
+    sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
+}
+
+/// Numbers that are the same in each run, so that the same samples give the same
+/// range: xorshift64*, Vigna 2016.
+#[derive(Debug)]
+pub struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Random {
+    /// The numbers below `count`, in any order.
+    pub fn order(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        for last in (1..count).rev() {
+            order.swap(last, self.below(last + 1));
+        }
+        order
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        number as usize % limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_measured_gives_no_summary() {
+        assert_eq!(summarise(&[]), None);
+        assert_eq!(compare(&[], &[1.0]), None);
+    }
+
+    #[test]
+    fn one_sample_is_its_own_middle() {
+        let summary = summarise(&[7.0]).unwrap();
+        assert_eq!(
+            (
+                summary.least,
+                summary.lower_quartile,
+                summary.median,
+                summary.upper_quartile
+            ),
+            (7.0, 7.0, 7.0, 7.0)
+        );
+    }
+
+    #[test]
+    fn known_samples_have_the_known_quartiles() {
+        // R: quantile(c(5, 1, 4, 2, 3, 10)) is 1.00 2.25 3.50 4.75 10.00
+        let summary = summarise(&[5.0, 1.0, 4.0, 2.0, 3.0, 10.0]).unwrap();
+        assert_eq!(summary.count, 6);
+        assert_eq!(summary.least, 1.0);
+        assert_eq!(summary.lower_quartile, 2.25);
+        assert_eq!(summary.median, 3.5);
+        assert_eq!(summary.upper_quartile, 4.75);
+    }
+
+    #[test]
+    fn one_wild_sample_does_not_move_the_median() {
+        let calm = summarise(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        let wild = summarise(&[1.0, 2.0, 3.0, 4.0, 5e9]).unwrap();
+        assert_eq!(calm.median, wild.median);
+    }
+
+    #[test]
+    fn samples_in_proportion_have_an_exact_ratio() {
+        // Every round twice as slow as the one before: the ratio is sure all the same.
+        let baseline: Vec<f64> = (0..20).map(|round| f64::from(1 << round)).collect();
+        let samples: Vec<f64> = baseline.iter().map(|time| time * 1.5).collect();
+        let ratio = compare(&samples, &baseline).unwrap();
+        assert_eq!((ratio.value, ratio.low, ratio.high), (1.5, 1.5, 1.5));
+    }
+
+    #[test]
+    fn an_order_names_everybody_once_and_is_not_always_the_same() {
+        let mut random = Random::default();
+        let orders: Vec<_> = (0..10).map(|_| random.order(8)).collect();
+        for order in &orders {
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4, 5, 6, 7]);
+        }
+        assert!(orders.iter().any(|order| *order != orders[0]));
+    }
+
+    #[test]
+    fn unsteady_samples_give_a_range_around_the_ratio() {
+        let baseline = [1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0];
+        let samples = [2.0, 1.9, 2.4, 1.7, 2.1, 2.2, 1.8];
+        let ratio = compare(&samples, &baseline).unwrap();
+        assert_eq!(ratio.value, 2.0);
+        assert!(ratio.low < 2.0 && 2.0 < ratio.high, "{ratio:?}");
+        assert_eq!(
+            compare(&samples, &baseline),
+            Some(ratio),
+            "the same each time"
+        );
+    }
+}

@@ -14,9 +14,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Sends a command to a host and is there until it ends: `agent HOST WORD…`.
-/// The words are for a shell over there, as ssh has it.
+/// The words are for a shell over there, as ssh has it. Hydra gives ssh's `-x`.
 const AGENT: &str = r#"#!/bin/sh
 set -eu
+while [ "${1#-}" != "$1" ]; do shift; done
 spool=$(dirname "$0")/$1
 id=$(hostname).$$
 shift

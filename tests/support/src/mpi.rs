@@ -61,7 +61,7 @@ impl Mpi {
     fn from_pypi(name: &str, speaks: Dialect) -> Mpi {
         let place = PathBuf::from(script("tests/images/pypi", &[name]));
         Mpi {
-            name: name.to_owned(),
+            name: name.replace("==", "-"),
             launcher: place.join("bin/mpirun"),
             compiler: place.join("bin/mpicc"),
             speaks,
@@ -98,7 +98,13 @@ impl Mpi {
         agent: &Path,
     ) -> Command {
         let mut command = nodes[0].command(user, &self.launcher);
-        command.args(self.options());
+        // PRRTE, when it may oversubscribe, fills the first host and stops there.
+        match self.speaks {
+            Dialect::Prrte => {
+                command.args(["--map-by", &format!("ppr:{per_host}:node:OVERSUBSCRIBE")])
+            }
+            _ => command.args(self.options()),
+        };
         let slots: Vec<_> = nodes
             .iter()
             .map(|node| format!("{}:{per_host}", node.name()))

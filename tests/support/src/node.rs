@@ -16,6 +16,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Become a program, in a directory. env(1) would take a path with a = for a
+/// variable.
+const START: &str = r#"cd "$0" && exec "$@""#;
+
 /// One host.
 #[derive(Debug)]
 pub struct Node {
@@ -93,6 +97,7 @@ impl Node {
         fs::create_dir(state.join("tmp")).expect("a new directory can be filled");
         fs::write(state.join("hosts"), hosts).expect("a new directory can be filled");
 
+        let programs = command().parent().expect("a command is in a directory");
         let mut keeper = Command::new("/bin/sh");
         keeper
             .args(["-c", "state=$1; shift; \"$@\"; rm -rf \"$state\"", "sh"])
@@ -101,7 +106,7 @@ impl Node {
             .args(["--uts", "--ipc", "--pid", "--fork", "--kill-child"])
             .args(["/bin/sh", "-c", include_str!("node.sh"), "node"])
             .args([OsStr::new(name), state.as_os_str()])
-            .args([top(), store(), command()])
+            .args([top(), store(), programs])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut keeper = keeper.spawn().expect("sh is on every machine");
@@ -165,6 +170,9 @@ impl Node {
         command
             .env_clear()
             .envs(user.environment())
+            // UCX takes hosts that share a kernel for one, and then waits for
+            // shared memory that they do not share.
+            .env("UCX_TLS", "tcp,self")
             .args(["setpriv", "--reuid", &user.uid().to_string()])
             .args(["--regid", &user.gid().to_string()]);
         match groups.is_empty() {
@@ -172,7 +180,8 @@ impl Node {
             false => command.args(["--groups", &groups.join(",")]),
         };
         command
-            .args(["env".as_ref(), "-C".as_ref(), directory.as_os_str()])
+            .args(["/bin/sh", "-c", START])
+            .arg(directory)
             .arg(program);
         command
     }
@@ -180,7 +189,7 @@ impl Node {
     /// A program to be run on this host by root.
     pub fn root(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.enter();
-        command.args(["env", "-C", "/"]).arg(program);
+        command.args(["/bin/sh", "-c", START, "/"]).arg(program);
         command
     }
 

@@ -163,7 +163,7 @@ impl Server<'_> {
             format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
             format!("/dev/fd/{}", device.as_raw_fd()).into(),
         ];
-        self.start(arguments, &[file, device.as_fd()], false)?;
+        self.start(arguments, &[file, device.as_fd()], None)?;
         drop(device);
         // The first request is answered when the server is up, or fails when it is gone.
         fstat(&tree).map_err(|_| self.failed())?;
@@ -211,9 +211,14 @@ impl Server<'_> {
             crate::mount::memory(c"singularity", 0o755, attributes(false, false)).step(step)?;
         let directory = crate::mount::open_directory(Path::new(place))?;
         crate::mount::attach(empty.as_fd(), directory.as_fd(), step)?;
+        let (watched, ours) = nix::unistd::pipe2(OFlag::O_CLOEXEC).step(step)?;
         let (life, held) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).step(step)?;
-        self.start(arguments, &[file, held.as_fd()], true)?;
-        drop(held);
+        self.start(
+            arguments,
+            &[file, held.as_fd()],
+            Some(Guard { watched: &watched }),
+        )?;
+        drop((held, watched));
         self.await_mount(place, life)?;
         let directory = crate::mount::open_directory(Path::new(place))?;
         let tree = sys::clone_tree(directory.as_fd(), false).step(step)?;
@@ -226,6 +231,7 @@ impl Server<'_> {
         for _ in ["the image", "the empty directory"] {
             umount2(place, MntFlags::MNT_DETACH).step(step)?;
         }
+        nix::unistd::write(&ours, &[1]).step(step)?;
         Ok(tree)
     }
 
@@ -276,11 +282,15 @@ impl Server<'_> {
     /// Starts the server as nobody's child, with only the descriptors `kept`.
     /// Forked twice, so that the program in the image never finds a child that
     /// it did not make.
+    ///
+    /// A server that mounts itself gets a `guard` for as long as its mount is in
+    /// its own namespace: would this process be killed meanwhile, the two would
+    /// keep each other for ever.
     fn start(
         &self,
         arguments: Vec<OsString>,
         kept: &[BorrowedFd<'_>],
-        may_mount: bool,
+        guard: Option<Guard<'_>>,
     ) -> Result<(), Error> {
         let step = || format!("start {}", shown(&self.program));
         let program = crate::mount::c_path(&self.program)?;
@@ -299,7 +309,14 @@ impl Server<'_> {
             },
             Side::Child => match process::clone(None) {
                 Ok(Side::Parent(_)) => process::exit_now(0),
-                Ok(Side::Child) => self.become_server(&program, &arguments, kept, may_mount),
+                Ok(Side::Child) => match &guard {
+                    None => self.become_server(&program, &arguments, kept, false),
+                    Some(guard) => match process::clone(None) {
+                        Ok(Side::Parent(server)) => guard.stand(server),
+                        Ok(Side::Child) => self.become_server(&program, &arguments, kept, true),
+                        Err(_) => process::exit_now(1),
+                    },
+                },
                 Err(_) => process::exit_now(1),
             },
         }
@@ -339,5 +356,29 @@ impl Server<'_> {
         };
         let _ = nix::unistd::write(&self.errors, errno.desc().as_bytes());
         process::exit_now(1)
+    }
+}
+
+/// A short-lived process that ends the server unless it is told not to.
+struct Guard<'a> {
+    /// Readable when the mount has been taken, at its end when the taker is dead.
+    watched: &'a OwnedFd,
+}
+
+impl Guard<'_> {
+    fn stand(&self, server: nix::unistd::Pid) -> ! {
+        let _ = nix::unistd::setsid();
+        // The taker's end of the pipe too, of which only the taker may have a copy.
+        let _ = process::close_all_but(self.watched.as_raw_fd());
+        let told = loop {
+            match nix::unistd::read(self.watched, &mut [0]) {
+                Err(Errno::EINTR) => {}
+                other => break other,
+            }
+        };
+        if told != Ok(1) {
+            let _ = nix::sys::signal::kill(server, nix::sys::signal::Signal::SIGKILL);
+        }
+        process::exit_now(0)
     }
 }

@@ -43,10 +43,11 @@ pub fn passwd(image: &[u8], host: &Host, home: Option<&ImagePath>) -> Vec<u8> {
     text
 }
 
-/// The image's group(5) with the groups of this process that it lacks.
-pub fn group(image: Vec<u8>) -> Vec<u8> {
+/// The image's group(5) with the user's group and the groups of this process
+/// that it lacks.
+pub fn group(image: Vec<u8>, host: &Host) -> Vec<u8> {
     let local = std::fs::read("/etc/group").unwrap_or_default();
-    let mut gids = vec![nix::unistd::getgid().as_raw()];
+    let mut gids = vec![host.gid];
     gids.extend(
         nix::unistd::getgroups()
             .unwrap_or_default()
@@ -101,6 +102,7 @@ mod tests {
             home: None,
             cwd: None,
             environment: vec![("USER".into(), "eve".into())],
+            mounts_as_root: false,
         }
     }
 

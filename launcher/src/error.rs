@@ -14,6 +14,8 @@ use nix::errno::Errno;
 pub enum Kind {
     /// Set-up failed, or the site refuses: 255.
     SetUp,
+    /// Root must not do it for a user, who may be able to do it without root: 255.
+    NotByRoot,
     /// The command is not in the image: 127, as in a shell.
     CommandNotFound,
     /// The command is in the image but cannot be executed: 126, as in a shell.
@@ -73,10 +75,15 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// Whether only root's help is refused, not the thing itself.
+    pub fn is_not_by_root(&self) -> bool {
+        self.kind == Kind::NotByRoot
+    }
+
     /// The exit status that stands for this failure.
     pub fn exit_status(&self) -> u8 {
         match self.kind {
-            Kind::SetUp => 255,
+            Kind::SetUp | Kind::NotByRoot => 255,
             Kind::CommandNotFound => 127,
             Kind::CommandNotExecutable => 126,
         }

@@ -120,7 +120,7 @@ fn shell(
 
 /// The image's environment scripts in the order they are run. Newer images link
 /// /environment to one of the directory, so it counts only without the directory.
-fn environment_scripts() -> Vec<PathBuf> {
+pub fn environment_scripts() -> Vec<PathBuf> {
     if let Ok(entries) = std::fs::read_dir("/.singularity.d/env") {
         let mut scripts: Vec<_> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
@@ -153,21 +153,7 @@ impl Command {
             tracing::warn!("the image has environment scripts but no /bin/sh to read them");
             return self;
         }
-        let mut text = OsString::new();
-        for script in scripts {
-            text.push(". ");
-            text.push(quoted(script.as_os_str()));
-            text.push("\n");
-        }
-        for (name, value) in &environment.overrides {
-            if is_shell_name(name) {
-                text.push("export ");
-                text.push(name);
-                text.push("=");
-                text.push(quoted(value));
-                text.push("\n");
-            }
-        }
+        let mut text = sourcing(scripts, &environment.overrides);
         text.push("exec \"$@\"\n");
         let mut arguments = vec!["/bin/sh".into(), "-c".into(), text, "/bin/sh".into()];
         arguments.extend(self.arguments);
@@ -222,7 +208,29 @@ impl Command {
     }
 }
 
-fn is_shell_name(name: &OsStr) -> bool {
+/// What a shell has to read so that the scripts are applied, and the user's own
+/// variables after them.
+pub fn sourcing(scripts: &[PathBuf], overrides: &[(OsString, OsString)]) -> OsString {
+    let mut text = OsString::new();
+    for script in scripts {
+        text.push(". ");
+        text.push(quoted(script.as_os_str()));
+        text.push("\n");
+    }
+    for (name, value) in overrides {
+        if is_shell_name(name) {
+            text.push("export ");
+            text.push(name);
+            text.push("=");
+            text.push(quoted(value));
+            text.push("\n");
+        }
+    }
+    text
+}
+
+/// Whether a shell takes this as the name of a variable.
+pub fn is_shell_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     !bytes.first().is_none_or(u8::is_ascii_digit)
         && bytes
@@ -230,7 +238,8 @@ fn is_shell_name(name: &OsStr) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || *b == b'_')
 }
 
-fn quoted(text: &OsStr) -> OsString {
+/// A word as a shell reads it back.
+pub fn quoted(text: &OsStr) -> OsString {
     let mut bytes = vec![b'\''];
     for &b in text.as_bytes() {
         if b == b'\'' {

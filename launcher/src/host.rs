@@ -23,6 +23,9 @@ pub struct Host {
     pub cwd: Option<PathBuf>,
     /// The environment, in order.
     pub environment: Vec<(OsString, OsString)>,
+    /// Whether set-up has root's right to mount, so that the kernel mounts the
+    /// image and no user namespace is needed.
+    pub mounts_as_root: bool,
 }
 
 impl Host {
@@ -47,11 +50,11 @@ impl Host {
             home,
             cwd: std::env::current_dir().ok(),
             environment,
+            mounts_as_root: uid == 0,
         }
     }
 
-    /// Whether the process is root on the host, so that the kernel mounts for it
-    /// and no user namespace is needed.
+    /// Whether the user is root on the host.
     pub fn is_root(&self) -> bool {
         self.uid == 0
     }

@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 
 use crate::error::{shown, Error, Step};
 use crate::mount::{attributes, descriptor_path};
+use crate::privilege::with_roots_files;
 use crate::sys::loopdev;
 use crate::sys::mount::FileSystemContext;
 
@@ -37,6 +38,15 @@ pub fn mount(
             return Ok(tree);
         }
     }
+    with_roots_files(|| mount_by_loop(path, file, root, writable))?
+}
+
+fn mount_by_loop(
+    path: &Path,
+    file: BorrowedFd<'_>,
+    root: &Partition,
+    writable: bool,
+) -> Result<OwnedFd, Error> {
     let step = || format!("mount image {}", shown(path));
     let (device, device_path) = attach_loop(file, root, writable, path)?;
     let kinds: &[(&CStr, &[&CStr])] = match root.filesystem {

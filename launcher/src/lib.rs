@@ -19,6 +19,7 @@ mod error;
 mod exec;
 pub mod fds;
 mod fuse;
+pub mod hold;
 pub mod host;
 mod join;
 mod kernel;
@@ -38,8 +39,11 @@ mod tree;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 pub use error::{Error, Kind};
+pub use exec::{environment_scripts, is_shell_name, quoted, sourcing};
+pub use hold::HeldNamespace;
 pub use host::Host;
 pub use plan::Plan;
+pub use privilege::User;
 pub use request::Request;
 
 use crate::exec::Resolved;

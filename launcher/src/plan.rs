@@ -170,7 +170,7 @@ pub fn build(request: &Request, host: &Host) -> Plan {
     planner.scratch();
     planner.accounts();
 
-    let user = !host.is_root();
+    let user = !host.mounts_as_root;
     let mut steps = vec![Step::Unshare {
         user,
         extra: request.unshared,
@@ -205,7 +205,7 @@ pub fn build(request: &Request, host: &Host) -> Plan {
 fn image_mount(request: &Request, host: &Host) -> ImageMount {
     match request.image.root() {
         None => ImageMount::Bind,
-        Some(root) if host.is_root() => ImageMount::Kernel(root.filesystem),
+        Some(root) if host.mounts_as_root => ImageMount::Kernel(root.filesystem),
         Some(root) => ImageMount::Fuse(root.filesystem),
     }
 }

@@ -22,6 +22,7 @@ use crate::host::Host;
 use crate::kernel;
 use crate::mount::{self, attributes};
 use crate::plan::{ImageMount, Mount, Plan, Source, Step};
+use crate::privilege::with_roots_files;
 use crate::request::ImagePath;
 use crate::sys::mount as sys;
 use crate::timing::Timing;
@@ -303,8 +304,11 @@ impl Assembly {
                 }
             };
             let layers = (upper.as_fd(), work.as_fd());
-            let tree =
-                mount::overlay(&[self.tree.root()], Some(layers), self.user, attributes(false, false))
+            let lower = [self.tree.root()];
+            let mount =
+                || mount::overlay(&lower, Some(layers), self.user, attributes(false, false));
+            // The kernel copies files up with the rights of who mounted it.
+            let tree = with_roots_files(mount)?
                     .map_err(|errno| {
                         let error = Error::call(format!("overlay the image in {place}"), errno);
                         match errno {
@@ -373,7 +377,7 @@ impl Assembly {
                 host,
                 self.home.as_ref(),
             )),
-            Source::Group => Some(accounts::group(self.read("/etc/group"))),
+            Source::Group => Some(accounts::group(self.read("/etc/group"), host)),
             _ => None,
         };
         let is_directory = content.is_none()

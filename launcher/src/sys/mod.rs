@@ -5,4 +5,5 @@
 
 pub mod loopdev;
 pub mod mount;
+pub mod pass;
 pub mod process;

@@ -38,6 +38,52 @@ pub fn clone(end_signal: Option<Signal>) -> Result<Side, Errno> {
     })
 }
 
+/// fork(2) by the C library, for a caller that has threads: unlike [`clone`], it
+/// leaves the child a heap that can be used. Locks of other threads stay locked
+/// in the child all the same, so it calls nothing of the host program's.
+///
+/// # Errors
+/// As fork(2).
+pub fn fork() -> Result<Side, Errno> {
+    // SAFETY: the child runs this library's code and the C library's only; of their locks, glibc
+    // releases its heap's in the child, and no other thread runs this library's code.
+    Ok(match Errno::result(unsafe { libc::fork() })? {
+        0 => Side::Child,
+        pid => Side::Parent(Pid::from_raw(pid)),
+    })
+}
+
+/// Sets the ids that file access is judged by, and returns those from before. With
+/// any user but root, the capabilities that override file permissions go, and come
+/// back with root. See setfsuid(2), credentials(7).
+///
+/// # Errors
+/// EPERM where the ids did not change: setfsuid(2) itself tells no error.
+pub fn set_file_ids(uid: u32, gid: u32) -> Result<(u32, u32), Errno> {
+    // SAFETY: setfsgid(2) takes no pointer.
+    let old_gid = unsafe { libc::setfsgid(gid) } as u32;
+    // SAFETY: setfsuid(2) takes no pointer.
+    let old_uid = unsafe { libc::setfsuid(uid) } as u32;
+    // An id that is none changes nothing and tells the current one.
+    // SAFETY: setfsgid(2) takes no pointer.
+    let new_gid = unsafe { libc::setfsgid(u32::MAX) } as u32;
+    // SAFETY: setfsuid(2) takes no pointer.
+    let new_uid = unsafe { libc::setfsuid(u32::MAX) } as u32;
+    if (new_uid, new_gid) != (uid, gid) {
+        return Err(Errno::EPERM);
+    }
+    Ok((old_uid, old_gid))
+}
+
+/// The ids that file access is judged by: user and group.
+pub fn file_ids() -> (u32, u32) {
+    // SAFETY: setfsuid(2) takes no pointer, and an id that is none changes nothing.
+    let uid = unsafe { libc::setfsuid(u32::MAX) } as u32;
+    // SAFETY: as above, for setfsgid(2).
+    let gid = unsafe { libc::setfsgid(u32::MAX) } as u32;
+    (uid, gid)
+}
+
 /// Waits for the end of a child made by [`clone`] and returns its wait
 /// status. See waitpid(2).
 pub fn wait_for(pid: Pid) -> Result<i32, Errno> {
@@ -226,6 +272,10 @@ pub fn execve(
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
     Errno::last()
 }
+
+/// `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH` and `CAP_FOWNER` of
+/// linux/capability.h.
+pub const FILE_OVERRIDES: u64 = 1 << 1 | 1 << 2 | 1 << 3;
 
 /// `CAP_SYS_ADMIN` of linux/capability.h.
 const CAP_SYS_ADMIN: u32 = 21;

@@ -1,0 +1,294 @@
+//! A namespace with an image in it, prepared once by root on behalf of a user and
+//! held by a descriptor, for any number of processes to enter.
+//!
+//! Owns: the short-lived child that prepares it, and entering it in-process.
+//! Never: makes a user namespace, execs, or leaves a process behind. The
+//! namespace lives as long as the descriptor or a process in it does.
+//!
+//! The child does everything by which a user could reach what is not theirs with
+//! the user's own rights to files ([`crate::privilege::User`]): opening the image
+//! and the sources of binds, looking up and making mount points. Only mounting is
+//! root's.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use image::Image;
+use nix::errno::Errno;
+use nix::fcntl::{open, OFlag};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sched::{setns, CloneFlags};
+use nix::sys::signal::{kill, Signal};
+use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
+use nix::sys::stat::Mode;
+
+use crate::env::{self, Environment};
+use crate::error::{shown, Error, Kind, Step};
+use crate::host::Host;
+use crate::namespace;
+use crate::plan::{self, Plan};
+use crate::policy;
+use crate::privilege::{self, User};
+use crate::request::{Access, Request, Unshared};
+use crate::root;
+use crate::sys::pass;
+use crate::sys::process::{self, Side};
+use crate::timing::Timing;
+
+/// How long the child may take: a file server that hangs must not hang the node's
+/// daemon for ever.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The longest message about a failure.
+const MOST_TEXT: usize = 4096;
+
+/// A prepared namespace. Dropped, it goes, unless somebody has entered it.
+#[derive(Debug)]
+pub struct HeldNamespace {
+    namespace: OwnedFd,
+    request: Request,
+    plan: Plan,
+}
+
+/// Opens the image at `path` with the rights of `user`, prepares a namespace for
+/// the request that `compose` makes of it, and holds it. `host` describes the
+/// user's surroundings, with [`Host::mounts_as_root`] set. The calling process is
+/// root by its real user id and may have threads.
+///
+/// `compose` is called in the child and again in the caller, and may refuse the
+/// image.
+///
+/// # Errors
+/// Why the image cannot be entered; nothing is left behind.
+pub fn prepare(
+    user: &User,
+    path: &Path,
+    host: &Host,
+    compose: impl Fn(Image) -> Result<Request, Error>,
+) -> Result<HeldNamespace, Error> {
+    let step = || "prepare a namespace".to_owned();
+    let (ours, theirs) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .step(step)?;
+    match process::fork().step(step)? {
+        Side::Child => {
+            drop(ours);
+            let work = || send(&theirs, prepare_in_child(user, path, host, &compose));
+            let work = std::panic::AssertUnwindSafe(work);
+            let status = if std::panic::catch_unwind(work).is_ok() {
+                0
+            } else {
+                1
+            };
+            process::exit_now(status)
+        }
+        Side::Parent(child) => {
+            drop(theirs);
+            let answer = receive(&ours, path);
+            if answer.is_err() {
+                let _ = kill(child, Signal::SIGKILL);
+            }
+            let _ = process::wait_for(child);
+            let (namespace, file) = answer?;
+            let request = compose(Image::from_file(path, file)?)?;
+            let plan = plan::build(&request, host);
+            Ok(HeldNamespace {
+                namespace,
+                request,
+                plan,
+            })
+        }
+    }
+}
+
+impl HeldNamespace {
+    /// Moves this process into the namespace; its root and working directory are
+    /// the image's root then. Takes root.
+    ///
+    /// # Errors
+    /// As setns(2).
+    pub fn enter(&self) -> Result<(), Error> {
+        setns(&self.namespace, CloneFlags::CLONE_NEWNS).step(|| self.step())
+    }
+
+    fn step(&self) -> String {
+        format!("enter image {}", shown(self.request.image.path()))
+    }
+
+    /// The request it was prepared for.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Where the programs in it start: see [`crate::launch`].
+    ///
+    /// # Errors
+    /// If the directory that was asked for by name is not there.
+    pub fn start_in_working_directory(&self) -> Result<(), Error> {
+        crate::start_in(&self.plan, &self.request)
+    }
+
+    /// The environment of a program in it; `host` has the variables the program
+    /// would have had outside, `launcher` is what these say of the job's launcher.
+    pub fn environment(&mut self, host: &Host, launcher: pmi_shim::Host) -> Environment {
+        self.request.launcher = launcher;
+        env::compose(&self.request, &self.plan, host, false)
+    }
+}
+
+/// Forbids this process to gain privileges by what it executes, as a program in
+/// an image must not. Ids and capabilities stay as they are.
+///
+/// # Errors
+/// If it does not read back as done.
+pub fn forbid_gaining_privileges() -> Result<(), Error> {
+    privilege::forbid_gaining()
+}
+
+fn prepare_in_child(
+    user: &User,
+    path: &Path,
+    host: &Host,
+    compose: &impl Fn(Image) -> Result<Request, Error>,
+) -> Result<(OwnedFd, File), Error> {
+    user.lend_file_rights()?;
+    let request = compose(Image::open(path)?)?;
+    policy::judge(&request)?;
+    refuse_what_root_must_not_do(&request, user)?;
+    let plan = plan::build(&request, host);
+    namespace::make(host, false, Unshared::default())?;
+    // Opened before the pivot: the image need not have a /proc.
+    let own = open(
+        "/proc/self/ns/mnt",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .step(|| "hold the namespace".into())?;
+    let tree = root::mount_image(&plan, &request.image, host)?;
+    let mut timing = Timing::start(false);
+    root::assemble(&plan, &request.image, tree, host, None, &mut timing)?;
+    Ok((own, request.image.into_file()))
+}
+
+/// A writable layer of the user's that root mounts would be filled by root: a file
+/// of the image that is root's and set-id would get there as that, and work outside.
+fn refuse_what_root_must_not_do(request: &Request, user: &User) -> Result<(), Error> {
+    match &request.access {
+        Access::Overlay(directory) if user.uid != 0 => Err(Error::new(
+            format!("overlay {}", shown(directory.as_path())),
+            "root cannot mount it for you safely",
+        )
+        .kind(Kind::NotByRoot)),
+        Access::Writable if user.uid != 0 => Err(Error::new(
+            format!("write to image {}", shown(request.image.path())),
+            "root cannot mount it for you safely",
+        )
+        .kind(Kind::NotByRoot)),
+        _ => Ok(()),
+    }
+}
+
+fn send(to: &OwnedFd, result: Result<(OwnedFd, File), Error>) {
+    let sent = match &result {
+        Ok((namespace, file)) => pass::send(to.as_fd(), &[0], &[namespace.as_fd(), file.as_fd()]),
+        Err(error) => {
+            let mut text = vec![if error.is_not_by_root() { 2 } else { 1 }];
+            text.extend(error.to_string().into_bytes());
+            text.push(0);
+            text.extend(error.remedy().unwrap_or_default().bytes());
+            text.truncate(MOST_TEXT);
+            pass::send(to.as_fd(), &text, &[])
+        }
+    };
+    // If nobody listens any more, there is nobody to tell.
+    let _ = sent;
+}
+
+fn receive(from: &OwnedFd, path: &Path) -> Result<(OwnedFd, File), Error> {
+    let step = || format!("enter image {}", shown(path));
+    let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::NONE);
+    loop {
+        match poll(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => {
+                let seconds = PATIENCE.as_secs();
+                return Err(
+                    Error::new(step(), format!("it took longer than {seconds} s"))
+                        .hint("a file server may be down"),
+                );
+            }
+            Err(Errno::EINTR) => {}
+            Ok(_) => break,
+            Err(errno) => return Err(Error::call(step(), errno)),
+        }
+    }
+    let mut text = vec![0; MOST_TEXT];
+    let (length, descriptors) = pass::receive(from.as_fd(), &mut text).step(step)?;
+    let mut descriptors = descriptors.into_iter();
+    match (
+        text[..length].split_first(),
+        descriptors.next(),
+        descriptors.next(),
+    ) {
+        (Some((0, _)), Some(namespace), Some(file)) => Ok((namespace, File::from(file))),
+        (Some((1, words)), ..) => Err(told(words)),
+        (Some((2, words)), ..) => Err(told(words).kind(Kind::NotByRoot)),
+        _ => Err(Error::new(step(), "the process that prepares it died")),
+    }
+}
+
+/// The failure that the child told of: what [`send`] wrote.
+fn told(words: &[u8]) -> Error {
+    let text = String::from_utf8_lossy(words);
+    let (message, hint) = text.split_once('\0').unwrap_or((&text, ""));
+    let (step, cause) = message.split_once(": ").unwrap_or(("enter", message));
+    let error = Error::new(step, cause);
+    if hint.is_empty() {
+        error
+    } else {
+        error.hint(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_child_arrives_word_for_word() {
+        let (a, b) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap();
+        let error = Error::new("bind /a: b", "no such file").hint("make it: mkdir");
+        send(&a, Err(error.clone()));
+        let told = receive(&b, Path::new("/i")).unwrap_err();
+        assert_eq!(told.to_string(), error.to_string());
+        assert_eq!(told.remedy(), error.remedy());
+    }
+
+    #[test]
+    fn a_child_that_dies_without_a_word_is_noticed() {
+        let (a, b) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap();
+        drop(a);
+        let told = receive(&b, Path::new("/i")).unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "enter image /i: the process that prepares it died"
+        );
+    }
+}

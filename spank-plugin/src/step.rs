@@ -1,0 +1,293 @@
+//! In slurmstepd, before the tasks: whether the step runs in an image, in which,
+//! and how; and preparing it.
+//!
+//! Owns: that decision, and the site's rules about images. Never: fails a hook.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use image::{Image, Shown};
+use launcher::hold::{self, HeldNamespace};
+use launcher::request::HostPath;
+use launcher::{Error, Host, Kind, User};
+use nix::sys::socket::{getsockname, UnixAddr};
+
+use crate::client::{base_name, is_ours, MULTI_PROG, TASK_PROLOG};
+use crate::config::{Config, Owner};
+use crate::ffi::Spank;
+use crate::hooks::Plugin;
+use crate::options::{Id, Typed};
+use crate::settings::{refuse_contradictions, Settings};
+use crate::{prefix, slurm_conf};
+
+/// How the tasks of the step start.
+#[derive(Debug, Default)]
+pub enum Step {
+    /// On the host, as if there were no plugin.
+    #[default]
+    OnHost,
+    /// In this namespace.
+    Held(Box<HeldNamespace>),
+    /// By these words before their own.
+    Prefixed(Vec<OsString>),
+}
+
+/// Slurm's own steps (`slurm/slurm.h`): of these, two run what the user wrote.
+const FIRST_OF_SLURMS_OWN: u32 = 0xffff_fff0;
+const INTERACTIVE: u32 = 0xffff_fffa;
+const BATCH_SCRIPT: u32 = 0xffff_fffb;
+
+/// Daemons that launchers of MPI start with srun, one a node. Their ranks are
+/// entered by `mpirun singularity exec`.
+const DAEMONS: [&str; 6] = [
+    "orted",
+    "prted",
+    "prte",
+    "hydra_pmi_proxy",
+    "hydra_bstrap_proxy",
+    "pmi_proxy",
+];
+
+/// Prepares what the step needs. Nothing, for one without image.
+///
+/// # Errors
+/// Why it cannot run in its image.
+pub fn prepare(plugin: &mut Plugin, spank: Spank) -> Result<(), Error> {
+    let environment = spank.environment();
+    let Some((image, typed)) = wanted(plugin, spank, &environment) else {
+        return Ok(());
+    };
+    plugin.asked = true;
+    if let Some(mistake) = &plugin.mistake {
+        return Err(mistake.error(&slurm_conf::plugstack_line(&mistake.word.to_string_lossy())));
+    }
+    refuse_contradictions(&typed)?;
+    let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let settings = Settings::of(&image, &typed, &cwd)?;
+    let user = user(spank)?;
+    if wants_prefix(plugin, &environment) {
+        return by_prefix(plugin, &settings, &environment);
+    }
+    match hold(plugin, spank, &user, &settings, environment.clone(), cwd) {
+        Ok(held) => {
+            plugin.step = Step::Held(Box::new(held));
+            Ok(())
+        }
+        Err(error) if error.is_not_by_root() => by_prefix(plugin, &settings, &environment),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the step would have been run in an image, had all gone well.
+pub fn asks(plugin: &Plugin, spank: Spank) -> bool {
+    wanted(plugin, spank, &spank.environment()).is_some()
+}
+
+fn variable<'a>(environment: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
+    environment
+        .iter()
+        .find(|(other, _)| other == name)
+        .map(|(_, value)| value.as_os_str())
+}
+
+/// The image of the step, and its options.
+fn wanted(
+    plugin: &Plugin,
+    spank: Spank,
+    environment: &[(OsString, OsString)],
+) -> Option<(OsString, Typed)> {
+    // What srun made of the options is in the variables; the options themselves
+    // are there even where variables are not handed on (--export=NIL).
+    let handed_on = environment.iter().any(|(name, _)| is_ours(name));
+    let typed = if handed_on {
+        Typed::from_variables(|name| variable(environment, name))
+    } else {
+        plugin.typed.clone()
+    };
+    if typed.has(Id::Off) {
+        return None;
+    }
+    let partition = variable(environment, "SLURM_JOB_PARTITION");
+    let default = || {
+        let image = plugin.config.default_image(partition)?;
+        Some(image.as_os_str().to_owned())
+    };
+    let image = typed
+        .last(Id::Image)
+        .map(OsStr::to_owned)
+        .or_else(default)?;
+    let runs_here = match spank.step()? {
+        BATCH_SCRIPT | INTERACTIVE => plugin.config.batch_in_image,
+        step => step < FIRST_OF_SLURMS_OWN,
+    };
+    let is_daemon = || {
+        let arguments = spank.arguments();
+        let program = arguments.first().map(|word| base_name(word));
+        DAEMONS
+            .iter()
+            .any(|daemon| program == Some(OsStr::new(daemon)))
+    };
+    (runs_here && !is_daemon()).then_some((image, typed))
+}
+
+fn user(spank: Spank) -> Result<User, Error> {
+    let unknown = || Error::new("find out whose step this is", "Slurm does not tell");
+    Ok(User {
+        uid: spank.uid().ok_or_else(unknown)?,
+        gid: spank.gid().ok_or_else(unknown)?,
+        groups: spank.groups().ok_or_else(unknown)?,
+    })
+}
+
+/// A hook that entered the image would have the task prolog run in it.
+fn wants_prefix(plugin: &Plugin, environment: &[(OsString, OsString)]) -> bool {
+    plugin.config.prefix
+        || variable(environment, TASK_PROLOG).is_some()
+        || slurm_conf::file()
+            .and_then(|file| slurm_conf::setting(&file, "TaskProlog"))
+            .is_some()
+}
+
+fn by_prefix(
+    plugin: &mut Plugin,
+    settings: &Settings,
+    environment: &[(OsString, OsString)],
+) -> Result<(), Error> {
+    if variable(environment, MULTI_PROG).is_some() && !Spank::can_prepend() {
+        return Err(Error::new(
+            "--multi-prog with an image that is entered by singularity exec",
+            "it needs Slurm 23.11",
+        )
+        .hint("leave out the task prolog or the overlay, or write singularity exec into the file of programs"));
+    }
+    let command = prefix::command(&plugin.config)?;
+    plugin.step = Step::Prefixed(settings.command_line(&command, &plugin.config.binds));
+    Ok(())
+}
+
+fn hold(
+    plugin: &Plugin,
+    spank: Spank,
+    user: &User,
+    settings: &Settings,
+    environment: Vec<(OsString, OsString)>,
+    cwd: PathBuf,
+) -> Result<HeldNamespace, Error> {
+    let launcher = launcher_to_come(spank, &environment);
+    let host = host(user, environment, Some(cwd));
+    let config = &plugin.config;
+    hold::prepare(user, &settings.image, &host, |image| {
+        judge(config, &image, user.uid)?;
+        let file_system = image.root().map(|root| root.filesystem);
+        match file_system {
+            Some(kind) if user.uid != 0 && !config.kernel_mounts.contains(&kind) => {
+                Err(Error::new(
+                    format!("mount image {}", Shown::new(image.path())),
+                    format!("root mounts no {kind} for users here"),
+                )
+                .kind(Kind::NotByRoot))
+            }
+            _ => Ok(settings.request(image, &config.binds, launcher.clone())),
+        }
+    })
+}
+
+/// The user's surroundings on this node.
+pub fn host(user: &User, environment: Vec<(OsString, OsString)>, cwd: Option<PathBuf>) -> Host {
+    let home = variable(&environment, "HOME")
+        .filter(|home| home.as_bytes().first() == Some(&b'/'))
+        .map(PathBuf::from)
+        .or_else(|| launcher::host::account(user.uid).map(|account| account.home))
+        .map(HostPath::new);
+    Host {
+        uid: user.uid,
+        gid: user.gid,
+        home,
+        cwd,
+        environment,
+        mounts_as_root: true,
+    }
+}
+
+/// Applies the site's rules.
+///
+/// # Errors
+/// The rule that is broken.
+pub fn judge(config: &Config, image: &Image, job: u32) -> Result<(), Error> {
+    let step = || format!("use image {}", Shown::new(image.path()));
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", image.fd().as_raw_fd()))
+        .unwrap_or_else(|_| image.path().to_owned());
+    let directories = &config.allowed_directories;
+    let lies_in = |directory: &PathBuf| {
+        real.starts_with(
+            std::fs::canonicalize(directory)
+                .as_ref()
+                .unwrap_or(directory),
+        )
+    };
+    if !directories.is_empty() && !directories.iter().any(lies_in) {
+        let names: Vec<_> = directories
+            .iter()
+            .map(|d| Shown::new(d).to_string())
+            .collect();
+        return Err(Error::new(step(), "this site does not allow images there")
+            .hint(format!("images must be in {}", names.join(" or "))));
+    }
+    let owner = image
+        .file()
+        .metadata()
+        .map_or(u32::MAX, |metadata| metadata.uid());
+    let fits = |allowed: &Owner| match allowed {
+        Owner::Uid(uid) => *uid == owner,
+        Owner::Job => job == owner,
+    };
+    if !config.allowed_owners.is_empty() && !config.allowed_owners.iter().any(fits) {
+        return Err(Error::new(
+            step(),
+            format!("this site does not allow images owned by user {owner}"),
+        )
+        .hint("ask the site's administrators to install the image"));
+    }
+    Ok(())
+}
+
+/// What the tasks' variables will say of the launcher, as far as the namespace
+/// depends on it: Slurm sets them later, for each task.
+fn launcher_to_come(spank: Spank, environment: &[(OsString, OsString)]) -> pmi_shim::Host {
+    let mut pairs = environment.to_vec();
+    let mut add = |name: &str, value: String| {
+        pairs.retain(|(other, _)| other != name);
+        pairs.push((name.into(), value.into()));
+    };
+    let (job, step) = (spank.job().unwrap_or(0), spank.step().unwrap_or(0));
+    add("SLURM_PROCID", "0".into());
+    add("SLURM_JOB_ID", job.to_string());
+    add("SLURM_STEP_ID", step.to_string());
+    if let Some(uid) = spank.uid() {
+        add("SLURM_JOB_UID", uid.to_string());
+    }
+    let server = spool_directory(job, step).map(|spool| spool.join(format!("pmix.{job}.{step}")));
+    if let Some(directory) = server.filter(|directory| directory.is_dir()) {
+        add("PMIX_NAMESPACE", format!("slurm.pmix.{job}.{step}"));
+        add("PMIX_RANK", "0".into());
+        add("PMIX_SERVER_URI2", "to come".into());
+        add("PMIX_SERVER_TMPDIR", directory.display().to_string());
+    }
+    pmi_shim::detect(&pmi_shim::Environment::of(&pairs), |_| false)
+}
+
+/// SlurmdSpoolDir, which no item of SPANK's tells: slurmstepd listens there on
+/// `NODE_JOB.STEP` (`src/common/stepd_api.c`).
+fn spool_directory(job: u32, step: u32) -> Option<PathBuf> {
+    let ending = format!("_{job}.{step}");
+    let entries = std::fs::read_dir("/proc/self/fd").ok()?;
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok())
+        .filter_map(|number| getsockname::<UnixAddr>(number).ok())
+        .filter_map(|address| address.path().map(Path::to_owned))
+        .find(|path| path.as_os_str().as_bytes().ends_with(ending.as_bytes()))
+        .and_then(|path| path.parent().map(Path::to_owned))
+}

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueHint};
 
 const ABOUT: &str = "Run programs inside container images, as yourself, at native speed";
 
@@ -49,26 +49,74 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Debug, Subcommand)]
+#[derive(Debug)]
 pub enum Verb {
-    /// Run a command in an image
-    #[command(after_help = EXIT_STATUS)]
+    /// `singularity exec`
     Exec(Exec),
-    /// Run an image's runscript
-    #[command(after_help = EXIT_STATUS)]
+    /// `singularity run`
     Run(Run),
-    /// Run a shell in an image
-    #[command(after_help = EXIT_STATUS)]
+    /// `singularity shell`
     Shell(Shell),
-    /// Run an image's own test
-    #[command(after_help = EXIT_STATUS)]
+    /// `singularity test`
     Test(Test),
-    /// Write manual pages or shell completions
-    #[command(hide = true)]
+    /// `singularity generate`
     Generate(Generate),
 }
 
-/// `singularity exec`
+/// A verb whose options are defined when it is the one typed. Every rank of a
+/// job parses its command line, and most of that was defining other verbs.
+fn verb<Options: Args>(name: &'static str) -> Command {
+    Command::new(name)
+        .after_help(EXIT_STATUS)
+        .defer(Options::augment_args)
+}
+
+impl Subcommand for Verb {
+    fn augment_subcommands(command: Command) -> Command {
+        command.subcommands([
+            verb::<Exec>("exec"),
+            verb::<Run>("run"),
+            verb::<Shell>("shell"),
+            verb::<Test>("test"),
+            verb::<Generate>("generate").hide(true),
+        ])
+    }
+
+    fn augment_subcommands_for_update(command: Command) -> Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        matches!(name, "exec" | "run" | "shell" | "test" | "generate")
+    }
+}
+
+impl FromArgMatches for Verb {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::from_arg_matches_mut(&mut matches.clone())
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        let missing = || clap::Error::new(clap::error::ErrorKind::MissingSubcommand);
+        let (name, mut options) = matches.remove_subcommand().ok_or_else(missing)?;
+        let options = &mut options;
+        match name.as_str() {
+            "exec" => Exec::from_arg_matches_mut(options).map(Self::Exec),
+            "run" => Run::from_arg_matches_mut(options).map(Self::Run),
+            "shell" => Shell::from_arg_matches_mut(options).map(Self::Shell),
+            "test" => Test::from_arg_matches_mut(options).map(Self::Test),
+            "generate" => Generate::from_arg_matches_mut(options).map(Self::Generate),
+            _ => Err(missing()),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Run a command in an image
 #[derive(Debug, Args)]
 pub struct Exec {
     /// How the image is entered.
@@ -79,7 +127,7 @@ pub struct Exec {
     pub words: Vec<OsString>,
 }
 
-/// `singularity run`
+/// Run an image's runscript
 #[derive(Debug, Args)]
 pub struct Run {
     /// How the image is entered.
@@ -90,7 +138,7 @@ pub struct Run {
     pub words: Vec<OsString>,
 }
 
-/// `singularity shell`
+/// Run a shell in an image
 #[derive(Debug, Args)]
 pub struct Shell {
     /// How the image is entered.
@@ -110,7 +158,7 @@ pub struct Shell {
     pub words: Vec<OsString>,
 }
 
-/// `singularity test`
+/// Run an image's own test
 #[derive(Debug, Args)]
 pub struct Test {
     /// How the image is entered.
@@ -231,7 +279,7 @@ pub struct Entering {
     pub timing: bool,
 }
 
-/// `singularity generate`
+/// Write manual pages or shell completions
 #[derive(Debug, Args)]
 pub struct Generate {
     /// man or completions

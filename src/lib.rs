@@ -14,7 +14,7 @@ pub mod log;
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::cli::{Cli, Verb};
 
@@ -29,7 +29,7 @@ pub fn run(mut words: Vec<OsString>) -> u8 {
     {
         words.splice(0..1, ["singularity".into(), "run".into()]);
     }
-    let cli = match Cli::try_parse_from(words) {
+    let cli = match parse(words) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -48,6 +48,18 @@ pub fn run(mut words: Vec<OsString>) -> u8 {
             error.exit_status()
         }
     }
+}
+
+fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut definition = Cli::command();
+    let parsed = definition
+        .try_get_matches_from_mut(words)
+        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
+        .map_err(|error| error.format(&mut definition));
+    // The process is about to become another; taking this apart would cost it
+    // as much as parsing did.
+    std::mem::forget(definition);
+    parsed
 }
 
 /// Help and version go to standard output; a mistake gets one line and a hint.

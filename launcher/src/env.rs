@@ -58,6 +58,14 @@ impl Environment {
         }
         all
     }
+
+    /// Makes a variable the very first, or sees to it that it is not there.
+    pub(crate) fn mark(&mut self, name: &str, value: Option<String>) {
+        self.base.retain(|(other, _)| other != name);
+        if let Some(value) = value {
+            self.base.insert(0, (name.into(), value.into()));
+        }
+    }
 }
 
 fn set(environment: &mut Vec<(OsString, OsString)>, name: &OsStr, value: OsString) {

@@ -65,7 +65,9 @@ pub fn launch(request: &Request, host: &Host, report: impl FnOnce(&[String])) ->
     timing.phase("plan");
     let entered = enter(request, &plan, host, &mut timing)?;
     start_in(&plan, request)?;
-    let environment = env::compose(request, &plan, host, entered.own_namespace);
+    let own_namespace = plan.has_user_namespace() && entered.shared.is_none();
+    let mut environment = env::compose(request, &plan, host, own_namespace);
+    environment.mark(join::VARIABLE, entered.shared.map(join::variable_here));
     let command = match exec::resolve(request, environment)? {
         Resolved::Command(command) => command,
         Resolved::NoTest => return Ok(()),
@@ -81,8 +83,8 @@ pub fn launch(request: &Request, host: &Host, report: impl FnOnce(&[String])) ->
 }
 
 struct Entered {
-    /// Whether this process may be a rank whose user namespace no other rank has.
-    own_namespace: bool,
+    /// What the namespace is called, if others may be in it.
+    shared: Option<u128>,
     /// What is left to do in a new PID namespace.
     inside: Option<pid::Inside>,
 }
@@ -102,7 +104,7 @@ fn enter(
     let (shared, lock) = match outcome {
         join::Outcome::Joined => {
             return Ok(Entered {
-                own_namespace: false,
+                shared,
                 inside: None,
             })
         }
@@ -130,10 +132,7 @@ fn enter(
     namespace::configure(plan)?;
     root::assemble(plan, &request.image, image_tree, host, shared, timing)?;
     drop(lock);
-    Ok(Entered {
-        own_namespace: user && shared.is_none(),
-        inside,
-    })
+    Ok(Entered { shared, inside })
 }
 
 /// What the namespace is called among processes that may share it; `None` if

@@ -12,6 +12,13 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueH
 
 const ABOUT: &str = "Run programs inside container images, as yourself, at native speed";
 
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("SINGULARITY_TARGET"),
+    ")"
+);
+
 const EXIT_STATUS: &str = "\
 Exit status:
   The program's own, also its death by a signal: the command becomes the program.
@@ -23,7 +30,7 @@ Exit status:
 /// Run programs inside container images, as yourself, at native speed.
 #[derive(Debug, Parser)]
 #[command(
-    name = "singularity", version, about = ABOUT, after_help = EXIT_STATUS,
+    name = "singularity", version, long_version = LONG_VERSION, about = ABOUT, after_help = EXIT_STATUS,
     subcommand_required = true, arg_required_else_help = true, max_term_width = 100,
     disable_help_subcommand = false
 )]
@@ -34,11 +41,14 @@ pub struct Cli {
         long,
         global = true,
         display_order = 900,
-        help_heading = "Messages"
+        help_heading = "Messages",
+        env = "SINGULARITY_QUIET",
+        hide_env_values = true,
+        value_parser = FalseyValueParser::new()
     )]
     pub quiet: bool,
     /// Say more on standard error; repeat for still more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901, help_heading = "Messages")]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901, help_heading = "Messages", env = "SINGULARITY_VERBOSE", hide_env_values = true)]
     pub verbose: u8,
     /// Say everything on standard error
     #[arg(short, long, global = true, display_order = 902, help_heading = "Messages", env = "SINGULARITY_DEBUG", hide_env_values = true, value_parser = FalseyValueParser::new())]

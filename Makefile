@@ -54,9 +54,9 @@ install: $(if $(wildcard $(BIN)),,build) ## Install under DESTDIR and PREFIX
 uninstall: ## Remove what install put there
 	@$(SITE) packages/site uninstall
 
-bench: build ## Measure against the host and other launchers (bench/README.md)
+bench: build ## Measure beside the host and other launchers (BENCH=--quick, …)
 	@packages/install run demo test bench
-	SINGULARITY_BIN='$(BIN)' $(CARGO) run --release --locked --package bench
+	SINGULARITY_BIN='$(BIN)' $(CARGO) run --release --locked --package bench -- $(BENCH)
 
 cluster: build ## Bring up a Slurm cluster of two nodes on this machine, until Ctrl-C
 	@packages/install run demo test slurm
@@ -68,8 +68,9 @@ fmt: ## Format the source
 lint: ## Check format and style of source and scripts
 	@tests/check lint
 
+# With private items: this is for who works here, and may link to them.
 doc: ## Build the documentation of the crates; broken links are errors
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --document-private-items
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --workspace --no-deps --locked --document-private-items
 
 fuzz: ## Fuzz the parsers of image formats for ten minutes
 	@packages/install build test

@@ -119,11 +119,11 @@ fn read(text: &str) -> Result<Vec<Line>, String> {
 
 /// `tables`: for each contender and round, the lines.
 fn by_size(tables: &[Vec<Vec<Line>>]) -> Vec<Size> {
-    let sizes = tables
+    let sizes: Vec<u64> = tables
         .first()
         .and_then(|rounds| rounds.first())
         .map(|lines| lines.iter().map(|(bytes, ..)| *bytes).collect())
-        .unwrap_or_else(Vec::new);
+        .unwrap_or_default();
     let of = |contender: &[Vec<Line>], bytes: u64, field: fn(&Line) -> f64| -> Vec<f64> {
         contender
             .iter()

@@ -121,10 +121,13 @@ impl Builder {
         before: Option<Vec<String>>,
         after: &[String],
         package: &str,
-    ) {
+    ) -> Option<&mut Contender> {
         match before {
-            Some(before) => drop(self.add(name, &before, after)),
-            None => self.missing.push(format!("{name}: install {package}")),
+            Some(before) => Some(self.add(name, &before, after)),
+            None => {
+                self.missing.push(format!("{name}: install {package}"));
+                None
+            }
         }
     }
 

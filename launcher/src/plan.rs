@@ -44,6 +44,8 @@ pub enum Source {
     NewSys,
     /// A small /dev: the harmless devices, terminals, what a fabric needs.
     MinimalDev,
+    /// Nothing: the directory need only be there.
+    Nothing,
     /// The image's passwd(5) with the user's line.
     Passwd,
     /// The image's group(5) with the user's groups.
@@ -168,6 +170,7 @@ pub fn build(request: &Request, host: &Host) -> Plan {
     planner.binds();
     let working_directory = planner.working_directory(host, home.as_ref());
     planner.scratch();
+    planner.places();
     planner.accounts();
 
     let user = !host.mounts_as_root;
@@ -378,6 +381,29 @@ impl Planner<'_> {
         }
     }
 
+    /// Directories that need only be there.
+    fn places(&mut self) {
+        for place in &self.request.places {
+            let path = place.as_path();
+            let around = self
+                .mounts
+                .iter()
+                .rev()
+                .find(|mount| path.starts_with(mount.destination.as_path()));
+            // Nothing is made in a directory of the host's.
+            if around.is_some_and(|mount| !matches!(mount.source, Source::Memory(_))) {
+                continue;
+            }
+            self.mounts.push(Mount {
+                source: Source::Nothing,
+                destination: place.clone(),
+                read_only: false,
+                devices: false,
+                required: false,
+            });
+        }
+    }
+
     /// The display's socket and authority, where they are not visible already.
     fn x11(&mut self, host: &Host) {
         if host.variable("DISPLAY").is_none() || self.request.unshared.net {
@@ -484,6 +510,7 @@ impl fmt::Display for Source {
             Self::NewMqueue => f.write_str("a new mqueue"),
             Self::NewSys => f.write_str("a new sysfs"),
             Self::MinimalDev => f.write_str("a minimal /dev"),
+            Self::Nothing => f.write_str("nothing (an empty directory where there is none)"),
             Self::Passwd => f.write_str("the image's passwd with your account"),
             Self::Group => f.write_str("the image's group with your groups"),
         }

@@ -202,6 +202,8 @@ pub struct Request {
     pub workdir: Option<HostPath>,
     /// Empty writable directories to put in the image.
     pub scratch: Vec<ImagePath>,
+    /// Directories that are made in the image where it has none.
+    pub places: Vec<ImagePath>,
     /// Where to start, instead of the current directory.
     pub working_directory: Option<ImagePath>,
     /// Private /tmp, /var/tmp, home and a minimal /dev.
@@ -234,6 +236,7 @@ impl Request {
             home: Home::default(),
             workdir: None,
             scratch: Vec::new(),
+            places: Vec::new(),
             working_directory: None,
             contain: false,
             unshared: Unshared::default(),

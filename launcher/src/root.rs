@@ -390,6 +390,9 @@ impl Assembly {
             }
             Err(error) => return Err(error),
         };
+        if mount.source == Source::Nothing {
+            return Ok(());
+        }
         let tree = match (&mount.source, source) {
             (_, Some(source)) => mount::bind(source.as_fd(), wanted).step(step)?,
             (Source::Memory(mode), _) => mount::memory(c"singularity", *mode, wanted).step(step)?,
@@ -405,7 +408,7 @@ impl Assembly {
                 let file = self.session.file(name, &content.unwrap_or_default()).step(step)?;
                 mount::bind(file.as_fd(), wanted).step(step)?
             }
-            (Source::Host(_) | Source::Workdir(..), None) => return Ok(()),
+            (Source::Host(_) | Source::Workdir(..) | Source::Nothing, None) => return Ok(()),
         };
         if is_directory {
             if let Some(marker) = marker.take() {

@@ -6,16 +6,18 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsRawFd, IntoRawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use launcher::{quoted, Error};
 use nix::fcntl::{fcntl, FcntlArg};
 use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::unistd::close;
 
 use crate::config::Config;
-use crate::ffi::Spank;
+use crate::ffi::{self, Spank};
+use crate::step::stepd_socket;
 
 /// Where the command is, if the site does not say: beside this plugin, or where
 /// commands are.
@@ -114,30 +116,39 @@ fn prepend(spank: Spank, words: &[OsString]) -> Result<(), Error> {
 fn by_script(spank: Spank, text: &OsStr) -> Result<(), Error> {
     let failed = |error: nix::Error| Error::call(step(), error);
     let program = spank.arguments().into_iter().next().unwrap_or_default();
-    let file = memfd_create(c"singularity", MFdFlags::empty()).map_err(failed)?;
-    // A shell can close only numbers of one digit by itself.
-    let low = fcntl(&file, FcntlArg::F_DUPFD(3)).map_err(failed)?;
-    let number = if low <= 9 { low } else { file.as_raw_fd() };
-    let mut script = b"#!/bin/sh\n".to_vec();
-    if number <= 9 {
-        script.extend(format!("exec {number}<&-\n").into_bytes());
-    }
-    script.extend(text.as_bytes());
-    script.push(b' ');
-    script.extend(quoted(&program).into_vec());
-    script.extend(b" \"$@\"\n");
-    let mut file = File::from(file);
-    file.write_all(&script)
+    let mut script =
+        File::from(memfd_create(c"singularity", MFdFlags::MFD_CLOEXEC).map_err(failed)?);
+    let number = low_number(&script)?;
+    let close = format!("#!/bin/sh\nexec {number}<&-\n");
+    let program = quoted(&program);
+    let parts = [
+        close.as_bytes(),
+        text.as_bytes(),
+        b" ",
+        program.as_bytes(),
+        b" \"$@\"\n",
+    ];
+    script
+        .write_all(&parts.concat())
         .map_err(|error| Error::new(step(), error.to_string()))?;
-    if number <= 9 {
-        // The other number is closed by the next execve.
-        drop(file);
-    } else {
-        let _ = file.into_raw_fd();
-    }
     let path = CString::new(format!("/proc/self/fd/{number}")).unwrap_or_default();
     if spank.replace_program(&path) {
         return Ok(());
     }
     Err(Error::new(step(), "Slurm gives no access to its command"))
+}
+
+/// Gives the script a number of one digit, which a shell can close by itself, and
+/// which stays open across execve(2). If all are taken, that of slurmstepd's own
+/// socket is used: nobody connects to a task.
+fn low_number(script: &File) -> Result<RawFd, Error> {
+    let free = fcntl(script, FcntlArg::F_DUPFD(3)).map_err(|error| Error::call(step(), error))?;
+    if free <= 9 {
+        return Ok(free);
+    }
+    close(free).map_err(|error| Error::call(step(), error))?;
+    (3..=9)
+        .find(|number| stepd_socket(*number).is_some())
+        .filter(|number| ffi::duplicate_onto(script, *number))
+        .ok_or_else(|| Error::new(step(), "no descriptor below 10 is free"))
 }

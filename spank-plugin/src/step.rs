@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use image::{Image, Shown};
 use launcher::hold::{self, HeldNamespace};
-use launcher::request::HostPath;
+use launcher::request::{HostPath, ImagePath};
 use launcher::{Error, Host, Kind, User};
 use nix::sys::socket::{getsockname, UnixAddr};
 
@@ -190,7 +190,15 @@ fn hold(
                 )
                 .kind(Kind::NotByRoot))
             }
-            _ => Ok(settings.request(image, &config.binds, launcher.clone())),
+            _ => {
+                let mut request = settings.request(image, &config.binds, launcher.clone());
+                // Slurm changes to the step's directory in the image before we start
+                // the program elsewhere, and complains if it is not there.
+                request
+                    .places
+                    .extend(host.cwd.as_ref().and_then(ImagePath::new));
+                Ok(request)
+            }
         }
     })
 }
@@ -286,8 +294,13 @@ fn spool_directory(job: u32, step: u32) -> Option<PathBuf> {
     let entries = std::fs::read_dir("/proc/self/fd").ok()?;
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok())
-        .filter_map(|number| getsockname::<UnixAddr>(number).ok())
-        .filter_map(|address| address.path().map(Path::to_owned))
+        .filter_map(stepd_socket)
         .find(|path| path.as_os_str().as_bytes().ends_with(ending.as_bytes()))
         .and_then(|path| path.parent().map(Path::to_owned))
+}
+
+/// The path that the socket with this number listens on, if it is one.
+pub fn stepd_socket(number: RawFd) -> Option<PathBuf> {
+    let address = getsockname::<UnixAddr>(number).ok()?;
+    address.path().map(Path::to_owned)
 }

@@ -10,6 +10,7 @@ pub mod symbols;
 mod version;
 
 use std::ffi::{c_char, c_int, CStr, CString, OsString};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::OnceLock;
 
@@ -297,6 +298,13 @@ pub fn words(count: c_int, words: *const *mut c_char) -> Vec<OsString> {
 pub fn end_process(status: i32) -> ! {
     // SAFETY: _exit(2) takes no pointer and does not return.
     unsafe { libc::_exit(status) }
+}
+
+/// Makes `number` mean `file` too, across execve(2), instead of what it meant.
+pub fn duplicate_onto(file: &std::fs::File, number: c_int) -> bool {
+    // SAFETY: dup2(2) takes no pointer; nothing of ours owns `number`, which the caller has
+    // found to be one that this process does not use again.
+    unsafe { libc::dup2(file.as_raw_fd(), number) == number }
 }
 
 /// Makes a panic say nothing by itself: what it says goes into the one line of

@@ -89,6 +89,17 @@ pub fn check(plugin: &mut Plugin) -> Result<(), Error> {
     Ok(())
 }
 
+/// Slurm itself hands the options of sbatch and salloc on to srun, which then cannot
+/// tell them from what is typed for the step. Ours go the way of [`check`], which
+/// tells: so Slurm's variables for them are removed before it reads them.
+pub fn forget_slurms_own_way() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let theirs = names.filter(|name| name.contains("_SLURM_SPANK_OPTION_singularity_"));
+    for name in theirs.collect::<Vec<_>>() {
+        ffi::set_own_variable(&name, None);
+    }
+}
+
 fn look_at(plugin: &Plugin, settings: &Settings) -> Result<(), Error> {
     let image = Image::open(&settings.image)?;
     step::judge(&plugin.config, &image, nix::unistd::getuid().as_raw())?;

@@ -117,6 +117,9 @@ pub extern "C" fn slurm_spank_init(
         if plugin.config.test_panic.as_deref() == Some("init") {
             panic!("as test-panic=init asks");
         }
+        if ffi::context() != Context::Remote {
+            client::forget_slurms_own_way();
+        }
         register(Spank::new(handle))
     })
 }

@@ -75,8 +75,9 @@ pub enum Verb {
 
 /// A verb whose options are defined when it is the one typed. Every rank of a
 /// job parses its command line, and most of that was defining other verbs.
-fn verb<Options: Args>(name: &'static str) -> Command {
+fn verb<Options: Args>(name: &'static str, about: &'static str) -> Command {
     Command::new(name)
+        .about(about)
         .after_help(EXIT_STATUS)
         .defer(Options::augment_args)
 }
@@ -84,11 +85,11 @@ fn verb<Options: Args>(name: &'static str) -> Command {
 impl Subcommand for Verb {
     fn augment_subcommands(command: Command) -> Command {
         command.subcommands([
-            verb::<Exec>("exec"),
-            verb::<Run>("run"),
-            verb::<Shell>("shell"),
-            verb::<Test>("test"),
-            verb::<Generate>("generate").hide(true),
+            verb::<Exec>("exec", "Run a command in an image"),
+            verb::<Run>("run", "Run an image's runscript"),
+            verb::<Shell>("shell", "Run a shell in an image"),
+            verb::<Test>("test", "Run an image's own test"),
+            verb::<Generate>("generate", "Write manual pages or shell completions").hide(true),
         ])
     }
 
@@ -189,13 +190,13 @@ pub struct Entering {
     /// Use another directory of the host as home, at its own path or at DEST
     #[arg(short = 'H', long, value_name = "SRC[:DEST]", env = "SINGULARITY_HOME", hide_env_values = true, value_hint = ValueHint::DirPath)]
     pub home: Option<OsString>,
-    /// Leave the home directory out
+    /// Leave the home directory out; the current directory stays
     #[arg(long, env = "SINGULARITY_NO_HOME", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub no_home: bool,
     /// Keep /tmp, /var/tmp, scratch directories and a contained home in DIR
     #[arg(short = 'W', long, value_name = "DIR", env = "SINGULARITY_WORKDIR", hide_env_values = true, value_hint = ValueHint::DirPath)]
     pub workdir: Option<PathBuf>,
-    /// Put an empty writable directory at PATH in the image; repeatable
+    /// Put an empty writable directory at PATH in the image; repeatable, comma lists
     #[arg(
         short = 'S',
         long,
@@ -228,16 +229,16 @@ pub struct Entering {
     pub no_mount: Vec<String>,
 
     /// Start with few variables of the host (what a launcher needs stays)
-    #[arg(short = 'e', long, help_heading = "Environment", env = "SINGULARITY_CLEANENV", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    #[arg(short = 'e', long, help_heading = "Variables", env = "SINGULARITY_CLEANENV", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub cleanenv: bool,
     /// Set a variable inside; repeatable (SINGULARITYENV_NAME=VALUE does the same)
-    #[arg(long, help_heading = "Environment", value_name = "NAME=VALUE")]
+    #[arg(long, help_heading = "Variables", value_name = "NAME=VALUE")]
     pub env: Vec<OsString>,
     /// Set the variables in FILE, one NAME=VALUE a line
-    #[arg(long, help_heading = "Environment", value_name = "FILE", env = "SINGULARITY_ENV_FILE", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    #[arg(long, help_heading = "Variables", value_name = "FILE", env = "SINGULARITY_ENV_FILE", hide_env_values = true, value_hint = ValueHint::FilePath)]
     pub env_file: Option<PathBuf>,
     /// Do not run the image's environment scripts
-    #[arg(long, help_heading = "Environment", env = "SINGULARITY_NO_ENV", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    #[arg(long, help_heading = "Variables", env = "SINGULARITY_NO_ENV", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub no_env: bool,
 
     /// Change the image in place (directories, ext3, ext4)

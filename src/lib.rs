@@ -10,6 +10,7 @@ pub mod cli;
 pub mod cmd;
 pub mod env_file;
 pub mod log;
+pub mod manual;
 
 use std::ffi::OsString;
 use std::path::Path;

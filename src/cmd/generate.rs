@@ -8,6 +8,7 @@ use image::Shown;
 use launcher::Error;
 
 use crate::cli::{Cli, Generate};
+use crate::manual;
 
 /// Writes what was asked for into the directory.
 ///
@@ -22,16 +23,10 @@ pub fn generate(what: Generate) -> Result<(), Error> {
     };
     std::fs::create_dir_all(&what.directory).map_err(failed)?;
     match what.what.as_str() {
-        "man" => manual_pages(&what.directory).map_err(failed),
+        "man" => manual::write(&what.directory).map_err(failed),
         "completions" => completions(&what.directory).map_err(failed),
         other => Err(Error::new(format!("generate {other}"), "unknown").hint("man or completions")),
     }
-}
-
-fn manual_pages(directory: &Path) -> std::io::Result<()> {
-    let mut command = Cli::command().disable_help_subcommand(true);
-    command.build();
-    clap_mangen::generate_to(command, directory)
 }
 
 fn completions(directory: &Path) -> std::io::Result<()> {

@@ -1,0 +1,346 @@
+//! The manual pages: options from the definition in [`crate::cli`], and around
+//! them what only a manual says.
+//!
+//! Owns: the pages' own text, in the language of man(7). Never: repeats what an
+//! option's help says.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::{Command, CommandFactory};
+use clap_mangen::Man;
+
+use crate::cli::Cli;
+
+/// Writes a page for the command and one for each verb.
+///
+/// # Errors
+/// A directory that cannot be written.
+pub fn write(directory: &Path) -> io::Result<()> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    for page in verbs.chain([&command]) {
+        write_page(directory, page)?;
+    }
+    Ok(())
+}
+
+fn write_page(directory: &Path, command: &Command) -> io::Result<()> {
+    let man = Man::new(command.clone()).source(concat!("singularity ", env!("CARGO_PKG_VERSION")));
+    let text = Text::of(command.get_name());
+    let mut file = io::BufWriter::new(File::create(directory.join(man.get_filename()))?);
+    man.render_title(&mut file)?;
+    man.render_name_section(&mut file)?;
+    section(&mut file, "SYNOPSIS", text.synopsis)?;
+    section(&mut file, "DESCRIPTION", text.description)?;
+    man.render_options_section(&mut file)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut file)?;
+    }
+    section(&mut file, "EXIT STATUS", EXIT_STATUS)?;
+    section(&mut file, "ENVIRONMENT", ENVIRONMENT)?;
+    variables(&mut file, command)?;
+    section(&mut file, "FILES", FILES)?;
+    section(&mut file, "EXAMPLES", text.examples)?;
+    section(&mut file, "SEE ALSO", SEE_ALSO)?;
+    file.flush()
+}
+
+/// The variables that stand for options, in a list without empty lines.
+fn variables(file: &mut impl Write, command: &Command) -> io::Result<()> {
+    writeln!(file, ".PD 0")?;
+    for argument in command.get_arguments() {
+        if let (Some(variable), Some(option)) = (argument.get_env(), argument.get_long()) {
+            let variable = variable.to_string_lossy();
+            let option = option.replace('-', r"\-");
+            writeln!(file, ".TP 30\n.B {variable}\n.B \\-\\-{option}")?;
+        }
+    }
+    writeln!(file, ".PD")
+}
+
+fn section(file: &mut impl Write, heading: &str, text: &str) -> io::Result<()> {
+    writeln!(file, ".SH \"{heading}\"\n{}", text.trim())
+}
+
+/// What differs from page to page.
+struct Text {
+    synopsis: &'static str,
+    description: &'static str,
+    examples: &'static str,
+}
+
+impl Text {
+    fn of(name: &str) -> Self {
+        match name {
+            "exec" => EXEC,
+            "run" => RUN,
+            "shell" => SHELL,
+            "test" => TEST,
+            _ => COMMAND,
+        }
+    }
+}
+
+const COMMAND: Text = Text {
+    synopsis: r##"
+.B singularity
+.RI [ OPTION "]... " VERB " [" OPTION "]... " IMAGE " [" WORD ]...
+"##,
+    description: r##"
+Enters a container image and becomes a program in it, as the user who called it and
+in the process that was started: process id, exit status, signals, terminal, standard
+streams and open descriptors are the program's own.
+No privilege is needed.
+.PP
+An image is a directory with a root file system in it, or a file that holds a
+squashfs, EROFS, ext3 or ext4 file system, or a SIF file with one of these.
+It is recognised by its content.
+Image files are read by FUSE servers of the user's, or, for root, by the kernel.
+.PP
+The home directory, the current directory,
+.IR /tmp ,
+.IR /var/tmp ,
+.IR /dev ,
+.IR /proc ,
+.I /sys
+and a few files of
+.I /etc
+are the host's; everything else is the image's.
+.PP
+Ranks of a parallel job, started by
+.BR mpirun ", " mpiexec " or " srun ,
+share one view of the image on each node, and find their launcher without further
+options.
+"##,
+    examples: r##"
+.EX
+singularity exec tools.sqfs cat /etc/os\-release
+mpirun \-np 4 singularity exec tools.sqfs ./ring
+singularity shell \-B /data:/mnt:ro tools.sqfs
+.EE
+"##,
+};
+
+const EXEC: Text = Text {
+    synopsis: r##"
+.B singularity exec
+.RI [ OPTION ]... " IMAGE COMMAND " [ ARGUMENT ]...
+"##,
+    description: r##"
+Becomes
+.I COMMAND
+in
+.IR IMAGE .
+A command without a slash is looked up in the
+.B PATH
+that holds inside; one with a slash is a path in the image.
+Options stand before the image; what follows it belongs to the command.
+"##,
+    examples: r##"
+A command, and a shell's line with its own redirection:
+.PP
+.in +4n
+.EX
+singularity exec tools.sqfs gcc \-\-version
+singularity exec tools.sqfs sh \-c 'sort < /data/in > out'
+.EE
+.in
+.PP
+Four ranks of a parallel program:
+.PP
+.in +4n
+.EX
+mpirun \-np 4 singularity exec tools.sqfs ./ring
+.EE
+.in
+.PP
+A directory of the host, read\-only; a path with a colon; a variable:
+.PP
+.in +4n
+.EX
+singularity exec \-B /data/v7:/data:ro tools.sqfs ls /data
+singularity exec \-B 'run 1\e:2:/run1' tools.sqfs ls /run1
+singularity exec \-\-env MODE=fast tools.sqfs env
+.EE
+.in
+.PP
+What would be done, without doing it; and where the time goes:
+.PP
+.in +4n
+.EX
+singularity exec \-\-dry\-run tools.sqfs true
+singularity exec \-\-timing tools.sqfs true
+.EE
+.in
+"##,
+};
+
+const RUN: Text = Text {
+    synopsis: r##"
+.B singularity run
+.RI [ OPTION ]... " IMAGE " [ ARGUMENT ]...
+.PP
+.IR IMAGE " [" ARGUMENT ]...
+"##,
+    description: r##"
+Becomes the runscript of
+.IR IMAGE ,
+with the arguments.
+The runscript is
+.I /.singularity.d/runscript
+in the image, else
+.IR /singularity .
+.PP
+An executable image whose first line is
+.B "#!/usr/bin/env run\-singularity"
+does the same when it is called by its name; all arguments are the runscript's then.
+"##,
+    examples: r##"
+.EX
+singularity run tools.sqfs input.dat
+\&./tools.img input.dat
+.EE
+"##,
+};
+
+const SHELL: Text = Text {
+    synopsis: r##"
+.B singularity shell
+.RI [ OPTION ]... " IMAGE " [ ARGUMENT ]...
+"##,
+    description: r##"
+Becomes a shell in
+.IR IMAGE :
+the one of
+.BR \-\-shell ,
+else
+.IR /bin/bash ,
+else
+.IR /bin/sh .
+A bash is started without the user's start\-up files, which are written for the host.
+"##,
+    examples: r##"
+.EX
+singularity shell tools.sqfs
+singularity shell \-s /bin/dash \-\-contain tools.sqfs
+.EE
+"##,
+};
+
+const TEST: Text = Text {
+    synopsis: r##"
+.B singularity test
+.RI [ OPTION ]... " IMAGE " [ ARGUMENT ]...
+"##,
+    description: r##"
+Becomes the test that
+.I IMAGE
+brings along:
+.I /.singularity.d/test
+in the image, else
+.IR /.test .
+An image without one gets a warning, and the status is 0.
+"##,
+    examples: r##"
+.EX
+singularity test tools.sqfs && echo fit for use
+.EE
+"##,
+};
+
+const EXIT_STATUS: &str = r##"
+The program's own, also its death by a signal, as the command becomes the program.
+Otherwise:
+.TP
+.B 126
+The command is in the image but cannot be executed.
+.TP
+.B 127
+The command is not in the image, or the image has no runscript.
+.TP
+.B 255
+The image could not be entered.
+.TP
+.B 2
+Wrong usage.
+.PP
+Each failure is one line on standard error, mostly followed by a hint.
+"##;
+
+const ENVIRONMENT: &str = r##"
+.TP
+.BI SINGULARITYENV_ NAME
+.I NAME
+is set to the value inside, whatever else would set or drop it.
+.BR SINGULARITYENV_PREPEND_PATH " and " SINGULARITYENV_APPEND_PATH
+add to the
+.B PATH
+inside.
+.TP
+.BR SINGULARITY_CONTAINER ", " SINGULARITY_NAME
+Set inside: the path of the image on the host, and its last part.
+.TP
+.BR LD_LIBRARY_PATH ", " LD_PRELOAD ", " LD_AUDIT
+Do not get into the image, unless set by
+.B SINGULARITYENV_
+or
+.BR \-\-env .
+.B PATH
+and
+.B HOME
+are set to what they are inside.
+.PP
+The following stand for options that are not typed; those of
+.B SINGULARITY_BINDPATH
+and of
+.BR SINGULARITY_BIND ,
+which means the same, add to what is typed.
+A switch is off for
+.BR 0 ", " no ", " false ", " off
+and the empty value, on for any other.
+.PP
+"##;
+
+const FILES: &str = r##"
+In the image, all optional:
+.TP
+.IR /.singularity.d/env/*.sh ", else " /environment
+Read by the image's
+.I /bin/sh
+before the program starts.
+.TP
+.IR /.singularity.d/runscript ", else " /singularity
+What
+.B singularity run
+becomes.
+.TP
+.IR /.singularity.d/test ", else " /.test
+What
+.B singularity test
+becomes.
+.PP
+On the host:
+.TP
+.I /dev/fuse
+Image files are read through it; users need to be able to open it.
+.PP
+There is no configuration, and nothing is kept anywhere.
+"##;
+
+const SEE_ALSO: &str = r##"
+.BR singularity (1),
+.BR singularity\-exec (1),
+.BR singularity\-run (1),
+.BR singularity\-shell (1),
+.BR singularity\-test (1),
+.BR mpirun (1),
+.BR squashfuse_ll (1),
+.BR user_namespaces (7)
+.PP
+The documents that were installed beside this page, in
+.IR share/doc/singularity ,
+say more: USER, MPI, IMAGES, BINDS, ENVIRONMENT.
+"##;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use image::{Image, Shown};
 use launcher::hold::{self, HeldNamespace};
-use launcher::request::{HostPath, ImagePath};
+use launcher::request::{Bind, HostPath, ImagePath};
 use launcher::{Error, Host, Kind, User};
 use nix::sys::socket::{getsockname, UnixAddr};
 
@@ -177,6 +177,7 @@ fn hold(
     cwd: PathBuf,
 ) -> Result<HeldNamespace, Error> {
     let launcher = launcher_to_come(spank, &environment);
+    let script = batch_script(spank);
     let host = host(user, environment, Some(cwd));
     let config = &plugin.config;
     hold::prepare(user, &settings.image, &host, |image| {
@@ -192,6 +193,7 @@ fn hold(
             }
             _ => {
                 let mut request = settings.request(image, &config.binds, launcher.clone());
+                request.binds.extend(script.clone());
                 // Slurm changes to the step's directory in the image before we start
                 // the program elsewhere, and complains if it is not there.
                 request
@@ -200,6 +202,19 @@ fn hold(
                 Ok(request)
             }
         }
+    })
+}
+
+/// The script of a batch job, which slurmd has put in its spool directory.
+fn batch_script(spank: Spank) -> Option<Bind> {
+    if spank.step() != Some(BATCH_SCRIPT) {
+        return None;
+    }
+    let script = HostPath::new(spank.arguments().into_iter().next()?);
+    Some(Bind {
+        destination: ImagePath::same_as(&script)?,
+        source: script,
+        read_only: true,
     })
 }
 

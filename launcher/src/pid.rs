@@ -4,13 +4,14 @@
 //! Owns: passing signals in, and the end of the program out, unchanged. Never:
 //! used without `--pid`: otherwise the program has the caller's own pid.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sched::{unshare, CloneFlags};
-use nix::sys::signal::{kill, raise, sigprocmask, SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{raise, sigprocmask, SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Step};
@@ -45,7 +46,18 @@ pub fn enter() -> Result<Inside, Error> {
             stay_outside(init, status)
         }
         Side::Child => {
+            drop(status);
             process::die_with_parent(libc::SIGKILL).step(step)?;
+            // It may have been killed before that was arranged; then nobody is
+            // left to read the report.
+            let mut reader = [PollFd::new(report.as_fd(), PollFlags::empty())];
+            let _ = poll(&mut reader, PollTimeout::ZERO);
+            if reader[0]
+                .revents()
+                .is_some_and(|seen| seen.contains(PollFlags::POLLERR))
+            {
+                process::exit_now(255);
+            }
             Ok(Inside { report, mask })
         }
     }
@@ -90,11 +102,22 @@ impl Inside {
 /// Passes a signal that somebody sent; what the terminal or the kernel sent has
 /// reached the program already, which is in the same process group.
 fn pass_on(caught: Caught, to: Pid) {
-    if caught.was_sent && caught.signal != Some(Signal::SIGCHLD) {
-        if let Some(signal) = caught.signal {
-            let _ = kill(to, signal);
-        }
+    if caught.was_sent && caught.signal != libc::SIGCHLD {
+        let _ = process::send(to, caught.signal);
     }
+}
+
+/// Stops this process as the program is stopped, until it is continued: the
+/// shell that waits for it goes by what stopped it.
+fn stop(signal: libc::c_int) {
+    let Ok(signal) = Signal::try_from(signal) else {
+        return;
+    };
+    let mut let_in = SigSet::empty();
+    let_in.add(signal);
+    let _ = raise(signal);
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&let_in), None);
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&let_in), None);
 }
 
 fn stay_outside(init: Pid, status: OwnedFd) -> ! {
@@ -103,28 +126,27 @@ fn stay_outside(init: Pid, status: OwnedFd) -> ! {
     loop {
         match process::try_wait(init) {
             Ok(None) => {}
-            _ => end_like(&status),
+            Ok(Some(end)) => end_like(&status, end),
+            Err(_) => end_like(&status, libc::SIGKILL),
         }
         let Some(caught) = process::next_signal() else {
             continue;
         };
-        match caught.signal {
-            // Ctrl-Z reaches the program by itself; the shell waits for us to stop.
-            Some(Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU) if !caught.was_sent => {
-                let _ = raise(Signal::SIGSTOP);
-            }
-            _ => pass_on(caught, init),
+        // Ctrl-Z reaches the program by itself; the shell waits for us to stop.
+        pass_on(caught, init);
+        if matches!(caught.signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
+            stop(caught.signal);
         }
     }
 }
 
-/// Ends this process the way the program ended.
-fn end_like(status: &OwnedFd) -> ! {
+/// Ends this process the way the program ended, or, where none was started, the
+/// way init did: it has said why.
+fn end_like(status: &OwnedFd, init: i32) -> ! {
     let mut bytes = [0; 4];
     let status = match nix::unistd::read(status, &mut bytes) {
         Ok(4) => i32::from_ne_bytes(bytes),
-        // Init was killed, and everything in the namespace with it.
-        _ => libc::SIGKILL,
+        _ => init,
     };
     if libc::WIFEXITED(status) {
         process::exit_now(libc::WEXITSTATUS(status));
@@ -134,8 +156,6 @@ fn end_like(status: &OwnedFd) -> ! {
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
     process::reset_signal(signal);
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-    if let Ok(signal) = Signal::try_from(signal) {
-        let _ = raise(signal);
-    }
+    let _ = process::send(nix::unistd::getpid(), signal);
     process::exit_now(128 + signal)
 }

@@ -309,8 +309,8 @@ pub fn lock_file(file: BorrowedFd<'_>, alone: bool) -> Result<(), Errno> {
 /// A signal taken by [`next_signal`].
 #[derive(Debug, Clone, Copy)]
 pub struct Caught {
-    /// Which; `None` for a real-time signal.
-    pub signal: Option<Signal>,
+    /// Its number; real-time signals have no name.
+    pub signal: libc::c_int,
     /// Whether a process sent it, by kill(2) or its like; not the kernel.
     pub was_sent: bool,
 }
@@ -327,9 +327,18 @@ pub fn next_signal() -> Option<Caught> {
     // SAFETY: all-zero bytes are a valid siginfo_t, and the kernel has filled it in.
     let info = unsafe { info.assume_init() };
     Some(Caught {
-        signal: Signal::try_from(number).ok(),
+        signal: number,
         was_sent: info.si_code <= 0,
     })
+}
+
+/// Sends a signal, also one without a name. See kill(2).
+///
+/// # Errors
+/// As kill(2).
+pub fn send(to: Pid, signal: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: no pointer is passed.
+    Errno::result(unsafe { libc::kill(to.as_raw(), signal) }).map(drop)
 }
 
 /// Reaps any child that has ended: its pid and wait status. EAGAIN: none has yet.

@@ -48,7 +48,7 @@ pub struct Cli {
     )]
     pub quiet: bool,
     /// Say more on standard error; repeat for still more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901, help_heading = "Messages", env = "SINGULARITY_VERBOSE", hide_env_values = true)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901, help_heading = "Messages", env = "SINGULARITY_VERBOSE", hide_env_values = true, value_parser = level)]
     pub verbose: u8,
     /// Say everything on standard error
     #[arg(short, long, global = true, display_order = 902, help_heading = "Messages", env = "SINGULARITY_DEBUG", hide_env_values = true, value_parser = FalseyValueParser::new())]
@@ -56,6 +56,12 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// How often `-v` counts when a variable says it: a number, or any other word for
+/// once.
+fn level(text: &str) -> Result<u8, std::convert::Infallible> {
+    Ok(text.parse().unwrap_or(u8::from(!text.is_empty())))
 }
 
 /// What to do.
@@ -283,7 +289,7 @@ pub struct Entering {
     pub share: Option<OsString>,
 
     /// Print what would be done, step by step, and do nothing
-    #[arg(long, help_heading = "Looking closer")]
+    #[arg(long, help_heading = "Looking closer", env = "SINGULARITY_DRY_RUN", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub dry_run: bool,
     /// Print the duration of each phase at the end of set-up
     #[arg(long, help_heading = "Looking closer", env = "SINGULARITY_TIMING", hide_env_values = true, value_parser = FalseyValueParser::new())]

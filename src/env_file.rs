@@ -17,15 +17,7 @@ use launcher::Error;
 pub fn read(path: &Path) -> Result<Vec<(OsString, OsString)>, Error> {
     let step = || format!("read environment file {}", Shown::new(path));
     let text = std::fs::read(path).map_err(|error| {
-        let words = error.to_string();
-        Error::new(
-            step(),
-            words
-                .split(" (os error")
-                .next()
-                .unwrap_or(&words)
-                .to_lowercase(),
-        )
+        Error::io(step(), &error).hint("name a file with one NAME=VALUE a line")
     })?;
     parse(&text).map_err(|(line, cause)| {
         Error::new(format!("{}, line {line}", step()), cause).hint("write NAME=VALUE, one a line")

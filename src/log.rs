@@ -64,9 +64,10 @@ where
 /// write: 64 ranks that fail at once stay readable.
 pub fn error(error: &Error) {
     let mut text = format!("singularity: {error}\n");
-    if let Some(hint) = error.remedy() {
-        text.push_str(&format!("hint: {hint}\n"));
-    }
+    let hint = error
+        .remedy()
+        .unwrap_or("singularity -d shows every step on the way there");
+    text.push_str(&format!("hint: {hint}\n"));
     // With standard error gone there is nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -20,7 +20,11 @@ pub fn parse_list(list: &OsStr, cwd: &Path) -> Result<Vec<Bind>, Error> {
     let mut binds = Vec::new();
     for item in split(list.as_bytes(), b',') {
         if !item.is_empty() {
-            binds.push(parse(item, cwd)?);
+            binds.push(parse(item, cwd).map_err(|cause| {
+                Error::new(format!("bind {}", shown(path(item))), cause).hint(
+                    r"write SOURCE[:DESTINATION[:ro|rw]]; a colon or comma in a path is written \: or \,",
+                )
+            })?);
         }
     }
     Ok(binds)
@@ -31,14 +35,23 @@ pub fn parse_list(list: &OsStr, cwd: &Path) -> Result<Vec<Bind>, Error> {
 /// # Errors
 /// As [`parse_list`].
 pub fn parse_pair(pair: &OsStr, cwd: &Path) -> Result<(HostPath, ImagePath), Error> {
-    let bind = parse(pair.as_bytes(), cwd)?;
-    if split(pair.as_bytes(), b':').len() > 2 {
-        return Err(wrong(pair.as_bytes(), "it takes no options"));
-    }
+    let parsed = if split(pair.as_bytes(), b':').len() > 2 {
+        Err("it takes no options")
+    } else {
+        parse(pair.as_bytes(), cwd)
+    };
+    let bind = parsed.map_err(|cause| {
+        Error::new(format!("home {}", shown(Path::new(pair))), cause)
+            .hint(r"write SOURCE[:DESTINATION]; a colon in a path is written \:")
+    })?;
     Ok((bind.source, bind.destination))
 }
 
-fn parse(item: &[u8], cwd: &Path) -> Result<Bind, Error> {
+fn path(text: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(text))
+}
+
+fn parse(item: &[u8], cwd: &Path) -> Result<Bind, &'static str> {
     let fields = split(item, b':');
     let field = |n: usize| {
         fields
@@ -47,14 +60,13 @@ fn parse(item: &[u8], cwd: &Path) -> Result<Bind, Error> {
             .filter(|f| !f.is_empty())
     };
     if fields.len() > 3 {
-        return Err(wrong(item, "it has more than three parts"));
+        return Err("it has more than three parts");
     }
-    let source = field(0).ok_or_else(|| wrong(item, "its source is empty"))?;
+    let source = field(0).ok_or("its source is empty")?;
     let source = cwd.join(source);
     let destination = match field(1) {
-        Some(path) => ImagePath::new(&path)
-            .ok_or_else(|| wrong(item, "its destination is not an absolute path"))?,
-        None => ImagePath::new(&source).ok_or_else(|| wrong(item, "its source is not absolute"))?,
+        Some(path) => ImagePath::new(&path).ok_or("its destination is not an absolute path")?,
+        None => ImagePath::new(&source).ok_or("its source is not absolute")?,
     };
     let mut read_only = false;
     for option in field(2)
@@ -65,7 +77,7 @@ fn parse(item: &[u8], cwd: &Path) -> Result<Bind, Error> {
         match option {
             b"" | b"rw" => {}
             b"ro" => read_only = true,
-            _ => return Err(wrong(item, "its options are not ro or rw")),
+            _ => return Err("its options are not ro or rw"),
         }
     }
     Ok(Bind {
@@ -73,14 +85,6 @@ fn parse(item: &[u8], cwd: &Path) -> Result<Bind, Error> {
         destination,
         read_only,
     })
-}
-
-fn wrong(item: &[u8], cause: &str) -> Error {
-    Error::new(
-        format!("bind {}", shown(Path::new(OsStr::from_bytes(item)))),
-        cause,
-    )
-    .hint(r"write SOURCE[:DESTINATION[:ro|rw]]; a colon or comma in a path is written \: or \,")
 }
 
 /// Splits at `separator`, unless a backslash stands before it; escapes stay.

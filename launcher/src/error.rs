@@ -46,13 +46,29 @@ impl Error {
     pub fn call(step: impl Into<String>, errno: Errno) -> Self {
         let error = Self::new(step, words(errno));
         match errno {
-            Errno::EMFILE | Errno::ENFILE => error.hint(
-                "too many descriptors are open already: close some, or raise the hard limit (ulimit -Hn)",
-            ),
+            Errno::EMFILE | Errno::ENFILE => error.hint(TOO_MANY_OPEN),
             Errno::ENOSYS => error.hint("Linux 5.12 or newer is needed (uname -r tells yours)"),
             Errno::ENOMEM => error.hint("the machine or the job's memory limit is out of memory"),
             Errno::EAGAIN => error.hint("the limit of processes is reached (ulimit -u)"),
+            Errno::EIO | Errno::EUCLEAN | Errno::EBADMSG | Errno::ENOTCONN | Errno::ESTALE => {
+                error.hint("the image may be damaged, or the disk it is on: copy or build it again")
+            }
+            Errno::ENOSPC | Errno::EDQUOT => {
+                error.hint("a file system is full, or your quota (df, quota)")
+            }
+            Errno::EROFS => error.hint("the file system it is on is read-only"),
+            Errno::EACCES | Errno::EPERM => {
+                error.hint("the permissions on the way to it do not let you")
+            }
             _ => error,
+        }
+    }
+
+    /// A failed operation of the standard library's.
+    pub fn io(step: impl Into<String>, error: &std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(number) => Self::call(step, Errno::from_raw(number)),
+            None => Self::new(step, error.to_string()),
         }
     }
 
@@ -68,6 +84,15 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The same failure, of finding a place in the image.
+    #[must_use]
+    pub(crate) fn in_the_way(self) -> Self {
+        self.hint(
+            "something of the image is in the way, or it is damaged; \
+             another destination, or --no-mount for a standard one, may do",
+        )
     }
 
     /// What the user can do about it.
@@ -100,16 +125,36 @@ impl std::error::Error for Error {}
 
 impl From<image::Error> for Error {
     fn from(error: image::Error) -> Self {
-        let hint = error.hint();
+        let hint = error.hint().unwrap_or_else(|| remedy(&error).to_owned());
         let text = error.to_string();
-        let (step, cause) = text.split_once(": ").unwrap_or(("image", &text));
-        let converted = Self::new(step, cause);
-        match hint {
-            Some(hint) => converted.hint(hint),
-            None => converted,
-        }
+        let (step, cause) = match text.split_once(": ") {
+            Some(("", cause)) => ("image", cause),
+            Some(parts) => parts,
+            None => ("image", text.as_str()),
+        };
+        Self::new(step, cause).hint(hint)
     }
 }
+
+/// What can be done about an image that says nothing of it itself.
+fn remedy(error: &image::Error) -> &'static str {
+    match error.kind() {
+        image::Kind::NotFound => "check the path; a relative one starts at the current directory",
+        image::Kind::Permission => {
+            "ask its owner for permission to read it, and to search the directories above it"
+        }
+        image::Kind::NotAnImage => {
+            "an image is a directory, or a file that holds squashfs, EROFS, ext3, ext4 or SIF"
+        }
+        image::Kind::Damaged => "copy or build the image again",
+        image::Kind::Unsupported => "build the image in another format",
+        _ if error.cause().contains("too many open files") => TOO_MANY_OPEN,
+        _ => "the file system it is on may have failed: copy or build the image again",
+    }
+}
+
+const TOO_MANY_OPEN: &str =
+    "too many descriptors are open already: close some, or raise the hard limit (ulimit -Hn)";
 
 /// An errno as a cause a user understands, without its symbolic name.
 pub(crate) fn words(errno: Errno) -> String {
@@ -148,9 +193,6 @@ impl<T> Step<T> for Result<T, Errno> {
 
 impl<T> Step<T> for std::io::Result<T> {
     fn step(self, step: impl FnOnce() -> String) -> Result<T, Error> {
-        self.map_err(|error| match error.raw_os_error() {
-            Some(number) => Error::call(step(), Errno::from_raw(number)),
-            None => Error::new(step(), error.to_string()),
-        })
+        self.map_err(|error| Error::io(step(), &error))
     }
 }

@@ -17,6 +17,7 @@ use crate::env::Environment;
 use crate::error::{shown, Error, Kind};
 use crate::privilege::Unprivileged;
 use crate::request::{Entry, Request};
+use crate::scripts;
 use crate::sys::process::execve;
 
 /// A command with its arguments and environment, found but not yet executed.
@@ -65,9 +66,9 @@ pub fn resolve(request: &Request, environment: Environment) -> Result<Resolved, 
         }
     };
     if !request.environment.ignore_image {
-        let scripts = environment_scripts();
-        if !scripts.is_empty() {
-            command = command.after_sourcing(&scripts, environment);
+        let files = scripts::environment_scripts();
+        if !files.is_empty() {
+            command = command.after_sourcing(&files, &environment)?;
         }
     }
     Ok(Resolved::Command(command))
@@ -118,25 +119,6 @@ fn shell(
     command
 }
 
-/// The image's environment scripts in the order they are run. Newer images link
-/// /environment to one of the directory, so it counts only without the directory.
-pub fn environment_scripts() -> Vec<PathBuf> {
-    if let Ok(entries) = std::fs::read_dir("/.singularity.d/env") {
-        let mut scripts: Vec<_> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension() == Some(OsStr::new("sh")))
-            .collect();
-        scripts.sort();
-        return scripts;
-    }
-    let single = PathBuf::from("/environment");
-    if single.is_file() {
-        vec![single]
-    } else {
-        Vec::new()
-    }
-}
-
 impl Command {
     fn new(words: Vec<OsString>, environment: &Environment) -> Self {
         Self {
@@ -148,20 +130,29 @@ impl Command {
 
     /// The same command, executed by the image's shell after it has read the
     /// scripts; what the user set explicitly is set again after them.
-    fn after_sourcing(self, scripts: &[PathBuf], environment: Environment) -> Self {
+    ///
+    /// # Errors
+    /// What is wrong with a command named by its path: the shell that executes it
+    /// would tell it in its own words.
+    fn after_sourcing(self, files: &[PathBuf], environment: &Environment) -> Result<Self, Error> {
         if !Path::new("/bin/sh").exists() {
             tracing::warn!("the image has environment scripts but no /bin/sh to read them");
-            return self;
+            return Ok(self);
         }
-        let mut text = sourcing(scripts, &environment.overrides);
-        text.push("exec \"$@\"\n");
+        if self.program.as_bytes().contains(&b'/') {
+            refused(Path::new(&self.program))?;
+        }
+        let (text, set) = scripts::executing(&self.program, files, environment, &self.environment);
+        let mut variables = self.environment;
+        variables.retain(|(name, _)| scripts::is_shell_name(name));
+        variables.extend(set);
         let mut arguments = vec!["/bin/sh".into(), "-c".into(), text, "/bin/sh".into()];
         arguments.extend(self.arguments);
-        Self {
+        Ok(Self {
             program: "/bin/sh".into(),
             arguments,
-            environment: self.environment,
-        }
+            environment: variables,
+        })
     }
 
     /// Executes the command; returns only why it could not.
@@ -194,62 +185,43 @@ impl Command {
                 (_, error) => return error,
             }
         }
-        refused.unwrap_or_else(|| {
-            Error::new(
-                format!("execute {}", shown(Path::new(&self.program))),
-                "not found in the image",
-            )
-            .kind(Kind::CommandNotFound)
-            .hint(format!(
-                "PATH inside is {}; name a command of the image, or give its path",
-                shown(Path::new(OsStr::from_bytes(path)))
-            ))
-        })
+        refused.unwrap_or_else(|| not_found(&self.program, OsStr::from_bytes(path)))
     }
 }
 
-/// What a shell has to read so that the scripts are applied, and the user's own
-/// variables after them.
-pub fn sourcing(scripts: &[PathBuf], overrides: &[(OsString, OsString)]) -> OsString {
-    let mut text = OsString::new();
-    for script in scripts {
-        text.push(". ");
-        text.push(quoted(script.as_os_str()));
-        text.push("\n");
+/// A command that is in none of the directories of `path`.
+pub(crate) fn not_found(program: &OsStr, path: &OsStr) -> Error {
+    Error::new(
+        format!("execute {}", shown(Path::new(program))),
+        "not found in the image",
+    )
+    .kind(Kind::CommandNotFound)
+    .hint(format!(
+        "PATH inside is {}; name a command of the image, or give its path",
+        shown(Path::new(path))
+    ))
+}
+
+/// What execve(2) would refuse about the program at `path`, as far as it can be
+/// known before.
+fn refused(path: &Path) -> Result<(), Error> {
+    use nix::unistd::{access, AccessFlags};
+    if let Err(errno) = access(path, AccessFlags::X_OK) {
+        return Err(cannot_execute(path, errno));
     }
-    for (name, value) in overrides {
-        if is_shell_name(name) {
-            text.push("export ");
-            text.push(name);
-            text.push("=");
-            text.push(quoted(value));
-            text.push("\n");
+    if path.is_dir() {
+        return Err(cannot_execute(path, Errno::EACCES));
+    }
+    let described = open(path).map(|file| elf::describe_file(&file));
+    if matches!(described, Some(Ok(program)) if program.architecture != Architecture::native()) {
+        return Err(cannot_execute(path, Errno::ENOEXEC));
+    }
+    match missing_interpreter(path) {
+        Some(interpreter) if !Path::new(&interpreter).exists() => {
+            Err(cannot_execute(path, Errno::ENOENT))
         }
+        _ => Ok(()),
     }
-    text
-}
-
-/// Whether a shell takes this as the name of a variable.
-pub fn is_shell_name(name: &OsStr) -> bool {
-    let bytes = name.as_bytes();
-    !bytes.first().is_none_or(u8::is_ascii_digit)
-        && bytes
-            .iter()
-            .all(|b| b.is_ascii_alphanumeric() || *b == b'_')
-}
-
-/// A word as a shell reads it back.
-pub fn quoted(text: &OsStr) -> OsString {
-    let mut bytes = vec![b'\''];
-    for &b in text.as_bytes() {
-        if b == b'\'' {
-            bytes.extend(b"'\\''");
-        } else {
-            bytes.push(b);
-        }
-    }
-    bytes.push(b'\'');
-    OsString::from_vec(bytes)
 }
 
 fn pairs(environment: Vec<(OsString, OsString)>) -> impl Iterator<Item = OsString> {
@@ -322,11 +294,18 @@ fn cannot_execute(path: &Path, errno: Errno) -> Error {
                 shown(Path::new(&interpreter))
             ))
             .hint("it may be a program of the host, or of another distribution than the image's"),
-            None => Error::new(&*step, "not found in the image")
-                .kind(Kind::CommandNotFound)
-                .hint(
+            None => {
+                let cause = match path.read_link() {
+                    Ok(target) => format!(
+                        "not found in the image: it is a symbolic link to {}",
+                        shown(&target)
+                    ),
+                    Err(_) => "not found in the image".into(),
+                };
+                Error::new(&*step, cause).kind(Kind::CommandNotFound).hint(
                     "the path is one of the image's; bind the directory if it is the host's (-B)",
-                ),
+                )
+            }
         },
         Errno::EACCES => not_permitted(path, refused),
         Errno::ENOEXEC => match open(path).map(|file| elf::describe_file(&file)) {
@@ -343,17 +322,29 @@ fn cannot_execute(path: &Path, errno: Errno) -> Error {
         },
         Errno::E2BIG => refused("arguments and environment are too long together".into())
             .hint("--cleanenv drops most of the environment"),
-        Errno::ETXTBSY => refused("somebody is writing to it".into()),
-        Errno::ELIBBAD => refused("its interpreter is damaged".into()),
-        _ => Error::call(&*step, errno).kind(Kind::CommandNotExecutable),
+        Errno::ETXTBSY => refused("somebody is writing to it".into()).hint("try again later"),
+        Errno::ELIBBAD => {
+            refused("its interpreter is damaged".into()).hint("build the image again")
+        }
+        Errno::ELOOP => refused("its symbolic links lead in a circle, or are too many".into())
+            .hint("readlink shows where each leads"),
+        _ => {
+            let error = Error::call(&*step, errno).kind(Kind::CommandNotExecutable);
+            match error.remedy() {
+                Some(_) => error,
+                None => error.hint("the image may be damaged: copy or build it again"),
+            }
+        }
     }
 }
 
 fn not_permitted(path: &Path, refused: impl Fn(String) -> Error) -> Error {
     match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => refused("it is a directory".into()),
+        Ok(metadata) if metadata.is_dir() => {
+            refused("it is a directory".into()).hint("name a program in it")
+        }
         Ok(metadata) if metadata.file_type().is_fifo() || metadata.file_type().is_socket() => {
-            refused("it is not a regular file".into())
+            refused("it is not a regular file".into()).hint("name a program")
         }
         Ok(metadata) => {
             use std::os::unix::fs::PermissionsExt;
@@ -386,32 +377,6 @@ fn missing_interpreter(path: &Path) -> Option<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quoting_survives_a_shell() {
-        let nasty = OsString::from_vec(b"a'b $(c) \\ \n\xff".to_vec());
-        let mut script = OsString::from("printf %s ");
-        script.push(quoted(&nasty));
-        let output = std::process::Command::new("/bin/sh")
-            .arg("-c")
-            .arg(script)
-            .output()
-            .unwrap();
-        assert_eq!(output.stdout, nasty.into_vec());
-    }
-
-    #[test]
-    fn only_shell_names_are_exported_by_the_shell() {
-        for (name, fits) in [
-            ("A", true),
-            ("_a1", true),
-            ("1A", false),
-            ("", false),
-            ("A-B", false),
-        ] {
-            assert_eq!(is_shell_name(OsStr::new(name)), fits, "{name}");
-        }
-    }
 
     #[test]
     fn a_missing_interpreter_is_named() {

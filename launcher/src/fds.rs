@@ -1,7 +1,7 @@
 //! Room for the launcher's own few descriptors, and nothing changed for the program.
 //!
-//! Owns: closed standard descriptors and the soft limits that set-up itself could
-//! run into. Never: closes or moves an inherited descriptor; launchers pass
+//! Owns: closed standard descriptors, and the soft limits and the umask that
+//! set-up itself could run into. Never: closes or moves an inherited descriptor; launchers pass
 //! theirs at any number.
 
 use std::os::fd::AsFd as _;
@@ -9,16 +9,20 @@ use std::os::fd::AsFd as _;
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, open, FcntlArg, OFlag};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{umask, Mode};
 
-/// Limits as they were inherited, put back by [`Limits::restore`].
+/// Limits and the umask as they were inherited, put back by [`Limits::restore`].
 #[derive(Debug)]
-pub struct Limits(Vec<(Resource, u64, u64)>);
+pub struct Limits {
+    resources: Vec<(Resource, u64, u64)>,
+    umask: Mode,
+}
 
 impl Limits {
     /// Raises the soft limits of open files and of file size to the hard ones, so
     /// that a user's thousand inherited descriptors or `ulimit -f 0` do not stop
-    /// set-up. A limit that cannot be raised stays as it is.
+    /// set-up. A limit that cannot be raised stays as it is. The umask becomes 022:
+    /// mount points and /etc/passwd are for everybody in the image to pass and read.
     pub fn make_room() -> Self {
         let mut saved = Vec::new();
         for resource in [Resource::RLIMIT_NOFILE, Resource::RLIMIT_FSIZE] {
@@ -28,12 +32,16 @@ impl Limits {
                 }
             }
         }
-        Self(saved)
+        Self {
+            resources: saved,
+            umask: umask(Mode::from_bits_truncate(0o022)),
+        }
     }
 
     /// Puts the inherited limits back.
     pub fn restore(&self) {
-        for (resource, soft, hard) in &self.0 {
+        umask(self.umask);
+        for (resource, soft, hard) in &self.resources {
             // Lowering a soft limit below an allowed hard one cannot fail.
             let _ = setrlimit(*resource, *soft, *hard);
         }

@@ -77,7 +77,7 @@ pub fn serve(
         // fuse2fs and erofsfuse may be linked with libfuse 2, which mounts itself.
         FileSystem::Erofs | FileSystem::Ext => {
             drop(device);
-            server.start_then_take(file, root, writable)
+            server.start_then_take(host, file, root, writable)
         }
     }
 }
@@ -172,6 +172,7 @@ impl Server<'_> {
 
     fn start_then_take(
         &self,
+        host: &Host,
         file: BorrowedFd<'_>,
         root: &Partition,
         writable: bool,
@@ -182,7 +183,14 @@ impl Server<'_> {
             .find(|place| Path::new(place).is_dir())
             .ok_or_else(|| Error::new(step(), "the host has none of /mnt, /srv, /opt, /tmp"))?;
         let image = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let access = if writable { "rw" } else { "ro" };
+        // Most of an image is root's, whom the user namespace does not know: the
+        // kernel would refuse every change. Who may write to the image file may
+        // change anything in it, so then all of it shows as the user's.
+        let access = if writable {
+            format!("rw,fakeroot,uid={},gid={}", host.uid, host.gid)
+        } else {
+            "ro".to_owned()
+        };
         let arguments: Vec<OsString> = match self.kind {
             FileSystem::Ext => {
                 let options = format!(
@@ -298,14 +306,16 @@ impl Server<'_> {
             .chain(arguments)
             .filter_map(|argument| CString::new(argument.into_encoded_bytes()).ok())
             .collect();
-        match process::clone(None).step(step)? {
+        let refused = |errno| match errno {
+            Errno::EAGAIN => Error::new(step(), "the limit of processes is reached")
+                .hint("end some of your processes, or raise the limit (ulimit -u)"),
+            errno => Error::call(step(), errno),
+        };
+        match process::clone(None).map_err(refused)? {
             Side::Parent(child) => match process::wait_for(child) {
                 // ECHILD: the caller's SIGCHLD was ignored, so the child is reaped already.
                 Ok(0) | Err(Errno::ECHILD) => Ok(()),
-                _ => Err(Error::new(
-                    step(),
-                    "the limit of processes is reached (ulimit -u)",
-                )),
+                _ => Err(refused(Errno::EAGAIN)),
             },
             Side::Child => match process::clone(None) {
                 Ok(Side::Parent(_)) => process::exit_now(0),

@@ -23,6 +23,7 @@ pub mod hold;
 pub mod host;
 mod join;
 mod kernel;
+mod lock;
 mod mount;
 mod namespace;
 mod pid;
@@ -31,6 +32,7 @@ pub mod policy;
 mod privilege;
 pub mod request;
 mod root;
+mod scripts;
 #[allow(unsafe_code)]
 mod sys;
 mod timing;
@@ -39,12 +41,12 @@ mod tree;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 pub use error::{Error, Kind};
-pub use exec::{environment_scripts, is_shell_name, quoted, sourcing};
 pub use hold::HeldNamespace;
 pub use host::Host;
 pub use plan::Plan;
 pub use privilege::User;
 pub use request::Request;
+pub use scripts::{environment_scripts, is_shell_name, quoted, sourcing};
 
 use crate::exec::Resolved;
 use crate::request::Share;
@@ -52,16 +54,29 @@ use crate::timing::Timing;
 
 /// Puts the process into the image and becomes the program.
 ///
-/// Returns `Ok` only for `singularity test` of an image without a test. `report`
-/// is handed the lines of `--timing`.
+/// Returns `Ok` only for `singularity test` of an image without a test. `limits`
+/// are those from before the image was opened; `report` is handed the lines of
+/// `--timing`.
 ///
 /// # Errors
 /// Why the program did not start; nothing is left behind.
-pub fn launch(request: &Request, host: &Host, report: impl FnOnce(&[String])) -> Result<(), Error> {
+pub fn launch(
+    request: &Request,
+    host: &Host,
+    limits: &fds::Limits,
+    report: impl FnOnce(&[String]),
+) -> Result<(), Error> {
     let mut timing = Timing::start(request.timing);
     policy::judge(request)?;
     let plan = plan::build(request, host);
-    let limits = fds::Limits::make_room();
+    tracing::info!(
+        "image {}: {}",
+        error::shown(request.image.path()),
+        request.image.format()
+    );
+    for step in &plan.steps {
+        tracing::debug!("{step}");
+    }
     timing.phase("plan");
     let entered = enter(request, &plan, host, &mut timing)?;
     start_in(&plan, request)?;
@@ -175,6 +190,12 @@ fn inode_of(descriptor: pmi_shim::Descriptor) -> Option<u64> {
 
 /// Goes to the first working directory that exists.
 fn start_in(plan: &Plan, request: &Request) -> Result<(), Error> {
+    if plan.current == plan::Current::Removed {
+        tracing::warn!(
+            "the current directory was removed; starting in {}",
+            error::shown(first_of(&plan.working_directory))
+        );
+    }
     for (index, directory) in plan.working_directory.iter().enumerate() {
         match nix::unistd::chdir(directory.as_path()) {
             Ok(()) => return Ok(()),
@@ -183,23 +204,25 @@ fn start_in(plan: &Plan, request: &Request) -> Result<(), Error> {
                 return Err(Error::call(step, errno)
                     .hint("--pwd names a directory of the image, or one that is bound into it"));
             }
-            Err(_) if index == 0 && !request.contain => {
+            Err(_) if index == 0 && plan.current == plan::Current::Wanted && !request.contain => {
                 tracing::warn!(
                     "the current directory {} is not in the image; starting in {} (bind it with -B, or choose with --pwd)",
                     error::shown(directory.as_path()),
-                    error::shown(
-                        plan.working_directory
-                            .iter()
-                            .skip(1)
-                            .find(|other| other.as_path().is_dir())
-                            .map_or("/".as_ref(), |other| other.as_path())
-                    ),
+                    error::shown(first_of(&plan.working_directory[1..])),
                 );
             }
             Err(_) => {}
         }
     }
     Ok(())
+}
+
+fn first_of(directories: &[request::ImagePath]) -> &std::path::Path {
+    directories
+        .iter()
+        .map(request::ImagePath::as_path)
+        .find(|path| path.is_dir())
+        .unwrap_or("/".as_ref())
 }
 
 /// Whether `descriptor` is an open socket of this process, as a PMI descriptor

@@ -39,6 +39,17 @@ pub fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
+/// Whether two descriptors name the same place: the same file on the same mount.
+pub fn is_same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    let file = |fd| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    let mount = |fd: BorrowedFd<'_>| {
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+        let line = text.lines().find(|line| line.starts_with("mnt_id:"))?;
+        Some(line.to_owned())
+    };
+    file(a).is_ok() && file(a) == file(b) && mount(a) == mount(b)
+}
+
 /// A detached copy of the tree at `source`, with what is mounted below it, all
 /// of it with `attributes`.
 pub fn bind(source: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd, Errno> {

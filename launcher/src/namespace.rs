@@ -91,8 +91,15 @@ fn map_ids(host: &Host) -> Result<(), Error> {
 pub fn configure(plan: &Plan) -> Result<(), Error> {
     for step in &plan.steps {
         match step {
-            plan::Step::Hostname(name) => nix::unistd::sethostname(name)
-                .step(|| format!("set the host name {}", shown(name.as_ref())))?,
+            plan::Step::Hostname(name) => nix::unistd::sethostname(name).map_err(|errno| {
+                let step = format!("set the host name {}", shown(name.as_ref()));
+                match errno {
+                    Errno::EINVAL => {
+                        Error::new(step, "it is longer than 64 bytes").hint("give a shorter one")
+                    }
+                    _ => Error::call(step, errno),
+                }
+            })?,
             plan::Step::Loopback => crate::sys::process::bring_up_loopback()
                 .step(|| "bring up the loopback device".into())?,
             _ => {}

@@ -101,6 +101,17 @@ pub enum Step {
     Pivot,
 }
 
+/// What becomes of the current directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Current {
+    /// The program is to start in it: it is the first of the plan's.
+    Wanted,
+    /// The program starts elsewhere, as was asked for.
+    Unwanted,
+    /// It is nowhere any more.
+    Removed,
+}
+
 /// Everything that will be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -110,6 +121,8 @@ pub struct Plan {
     pub working_directory: Vec<ImagePath>,
     /// Whether it is an error if the first of these does not exist.
     pub working_directory_required: bool,
+    /// What becomes of the current directory.
+    pub current: Current,
     /// `HOME` inside.
     pub home: Option<ImagePath>,
 }
@@ -167,11 +180,11 @@ pub fn build(request: &Request, host: &Host) -> Plan {
     planner.temporary();
     planner.x11(host);
     planner.launcher();
+    planner.accounts();
     planner.binds();
-    let working_directory = planner.working_directory(host, home.as_ref());
+    let (working_directory, current) = planner.working_directory(host, home.as_ref());
     planner.scratch();
     planner.places();
-    planner.accounts();
 
     let user = !host.mounts_as_root;
     let mut steps = vec![Step::Unshare {
@@ -201,6 +214,7 @@ pub fn build(request: &Request, host: &Host) -> Plan {
         steps,
         working_directory,
         working_directory_required: request.working_directory.is_some(),
+        current,
         home,
     }
 }
@@ -456,8 +470,13 @@ impl Planner<'_> {
         }
     }
 
-    fn working_directory(&mut self, host: &Host, home: Option<&ImagePath>) -> Vec<ImagePath> {
+    fn working_directory(
+        &mut self,
+        host: &Host,
+        home: Option<&ImagePath>,
+    ) -> (Vec<ImagePath>, Current) {
         let mut candidates = Vec::new();
+        let mut current = Current::Unwanted;
         if let Some(wanted) = &self.request.working_directory {
             candidates.push(wanted.clone());
         } else if let Some(cwd) = &host.cwd {
@@ -471,11 +490,14 @@ impl Planner<'_> {
             }
             if !hidden || self.covers(cwd) {
                 candidates.extend(ImagePath::new(cwd));
+                current = Current::Wanted;
             }
+        } else if self.wants(Standard::Cwd) && !self.request.contain {
+            current = Current::Removed;
         }
         candidates.extend(home.cloned());
         candidates.push(root_path());
-        candidates
+        (candidates, current)
     }
 
     fn accounts(&mut self) {

@@ -6,12 +6,13 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::Image;
 use nix::errno::Errno;
 use nix::fcntl::{openat, OFlag};
 use nix::mount::{umount2, MntFlags};
+use nix::sys::resource::{getrlimit, Resource};
 use nix::sys::stat::{mkdirat, Mode};
 
 use crate::accounts;
@@ -20,13 +21,14 @@ use crate::error::{shown, Error, Step as _};
 use crate::fuse;
 use crate::host::Host;
 use crate::kernel;
+use crate::lock;
 use crate::mount::{self, attributes};
 use crate::plan::{ImageMount, Mount, Plan, Source, Step};
 use crate::privilege::with_roots_files;
 use crate::request::ImagePath;
 use crate::sys::mount as sys;
 use crate::timing::Timing;
-use crate::tree::{Place, Tree};
+use crate::tree::{Place, Tree, Wanted};
 
 /// The name under which mounts of a shared namespace show in
 /// /proc/PID/mountinfo, by which ranks recognise it.
@@ -52,7 +54,7 @@ pub fn mount_image(plan: &Plan, image: &Image, host: &Host) -> Result<Option<Own
         .root()
         .is_some_and(|root| root.filesystem == image::FileSystem::Ext)
     {
-        lock(image, writable)?;
+        lock::take(image, writable)?;
     }
     match (how, image.root()) {
         (ImageMount::Kernel(_), Some(root)) => {
@@ -63,32 +65,6 @@ pub fn mount_image(plan: &Plan, image: &Image, host: &Host) -> Result<Option<Own
         }
         // A directory is bound later: the source must be of the final namespace.
         _ => Ok(None),
-    }
-}
-
-/// Readers share an ext image, a writer has it alone. The lock belongs to the
-/// open file, which the loop device or the FUSE server keeps as long as the
-/// image is mounted. See flock(2).
-fn lock(image: &Image, writable: bool) -> Result<(), Error> {
-    match crate::sys::process::lock_file(image.fd(), writable) {
-        Ok(()) => Ok(()),
-        Err(Errno::EWOULDBLOCK) => {
-            let cause = if writable {
-                "another process uses it"
-            } else {
-                "another process writes to it"
-            };
-            Err(
-                Error::new(format!("lock image {}", shown(image.path())), cause)
-                    .hint("wait for the other process to end"),
-            )
-        }
-        // Some network file systems know no locks; a reader does no harm.
-        Err(_) if !writable => Ok(()),
-        Err(errno) => Err(
-            Error::call(format!("lock image {}", shown(image.path())), errno)
-                .hint("this file system refuses locks; copy the image to another"),
-        ),
     }
 }
 
@@ -167,7 +143,7 @@ fn open_sources(plan: &Plan) -> Result<Vec<(&Mount, Option<OwnedFd>)>, Error> {
         let path = match &mount.source {
             Source::Host(path) => path.as_path(),
             Source::Workdir(path, mode) => {
-                make_workdir(path.as_path(), *mode)?;
+                make_directory(path.as_path(), *mode, "work")?;
                 path.as_path()
             }
             _ => {
@@ -195,14 +171,17 @@ fn open_sources(plan: &Plan) -> Result<Vec<(&Mount, Option<OwnedFd>)>, Error> {
     Ok(opened)
 }
 
-fn make_workdir(path: &Path, mode: u32) -> Result<(), Error> {
+/// Makes a directory in the `work` or the `overlay` directory, unless it is there.
+fn make_directory(path: &Path, mode: u32, place: &str) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
-    let step = || format!("make directory {} in the work directory", shown(path));
-    if !path.is_dir() {
-        std::fs::create_dir_all(path).step(step)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).step(step)?;
+    let step = || format!("make directory {} in the {place} directory", shown(path));
+    if path.is_dir() {
+        return Ok(());
     }
-    Ok(())
+    std::fs::create_dir_all(path)
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)))
+        .step(step)
+        .map_err(|error| error.hint("name a directory that you may write to"))
 }
 
 /// Attaches the image's tree over the host's root, out of sight of this process,
@@ -258,6 +237,11 @@ impl Session {
     }
 
     fn file(&self, name: &str, content: &[u8]) -> std::io::Result<OwnedFd> {
+        // Writing more than the limit would end this process (SIGXFSZ).
+        let limit = getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft);
+        if limit < content.len() as u64 {
+            return Err(Errno::EFBIG.into());
+        }
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mut file = File::from(openat(
             &self.root,
@@ -297,7 +281,8 @@ impl Assembly {
                 Some(directory) => {
                     let make = |name: &str, mode| {
                         let path = directory.as_path().join(name);
-                        make_workdir(&path, mode).and_then(|()| mount::open_directory(&path))
+                        make_directory(&path, mode, "overlay")
+                            .and_then(|()| mount::open_directory(&path))
                     };
                     let place = shown(directory.as_path()).to_string();
                     (make("upper", 0o755)?, make("work", 0o700)?, place)
@@ -331,7 +316,7 @@ impl Assembly {
     /// Sees to it that every destination in the image itself exists. Those below
     /// another mount are looked at when that one is there.
     fn mount_points(&mut self, sources: &[(&Mount, Option<OwnedFd>)]) -> Result<(), Error> {
-        let mut wanted: Vec<(PathBuf, bool)> = Vec::new();
+        let mut wanted = Vec::new();
         for (index, (mount, source)) in sources.iter().enumerate() {
             let path = mount.destination.as_path();
             let below_another = sources[..index].iter().any(|(other, _)| {
@@ -350,7 +335,11 @@ impl Assembly {
             // Where the user may not change the image's directory, it is covered as
             // in a read-only image: nothing could be written there anyway.
             if !self.writable || self.tree.make(path, is_directory).is_err() {
-                wanted.push((path.to_owned(), is_directory));
+                wanted.push(Wanted {
+                    path: path.to_owned(),
+                    is_directory,
+                    required: mount.required,
+                });
             }
         }
         let session = self
@@ -382,7 +371,12 @@ impl Assembly {
         };
         let is_directory = content.is_none()
             && source.is_none_or(|s| mount::is_directory(s.as_fd()).unwrap_or(true));
-        let target = match self.target(destination, is_directory) {
+        let target = self.target(destination, is_directory).and_then(|target| {
+            self.fits(target.as_fd(), is_directory)
+                .map_err(|(cause, hint)| Error::new(step(), cause).hint(hint))?;
+            Ok(target)
+        });
+        let target = match target {
             Ok(target) => target,
             Err(error) if !mount.required => {
                 tracing::debug!("{} is left out: {error}", mount.source);
@@ -405,8 +399,14 @@ impl Assembly {
             (Source::MinimalDev, _) => mount::memory(c"singularity", 0o755, wanted).step(step)?,
             (Source::Passwd | Source::Group, _) => {
                 let name = if mount.source == Source::Passwd { "passwd" } else { "group" };
-                let file = self.session.file(name, &content.unwrap_or_default()).step(step)?;
-                mount::bind(file.as_fd(), wanted).step(step)?
+                match self.session.file(name, &content.unwrap_or_default()) {
+                    Ok(file) => mount::bind(file.as_fd(), wanted).step(step)?,
+                    Err(error) if error.raw_os_error() == Some(Errno::EFBIG as i32) => {
+                        tracing::warn!("the limit of file size (ulimit -f) leaves you out of {}", shown(destination));
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error).step(step),
+                }
             }
             (Source::Host(_) | Source::Workdir(..) | Source::Nothing, None) => return Ok(()),
         };
@@ -424,10 +424,34 @@ impl Assembly {
         Ok(())
     }
 
+    /// Whether a directory, or a file, can be mounted there; if not, why not, and
+    /// what to do.
+    fn fits(
+        &self,
+        target: BorrowedFd<'_>,
+        is_directory: bool,
+    ) -> Result<(), (&'static str, &'static str)> {
+        if mount::is_same(target, self.tree.root()) {
+            return Err(("the image is there", "name a place below /"));
+        }
+        if mount::is_directory(target).is_ok_and(|there| there != is_directory) {
+            return Err((
+                "one is a directory, the other is not",
+                "bind a directory on a directory, and a file on a file",
+            ));
+        }
+        Ok(())
+    }
+
     /// The mount point; made if it is missing below a mount that is ours.
     fn target(&self, destination: &Path, is_directory: bool) -> Result<OwnedFd, Error> {
         let step = || format!("find mount point {} in the image", shown(destination));
-        match self.tree.locate(destination).step(step)? {
+        match self
+            .tree
+            .locate(destination)
+            .step(step)
+            .map_err(Error::in_the_way)?
+        {
             Place::Found(fd) => Ok(fd),
             Place::Missing { ancestor, .. } => {
                 self.tree.make(destination, is_directory).map_err(|error| {

@@ -29,6 +29,17 @@ const MOST_LINKS: usize = 40;
 /// 10 microseconds, an overlay some 100 and a little at every look-up.
 const MOST_BOUND_ENTRIES: usize = 32;
 
+/// A mount point that must be there.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Where.
+    pub path: PathBuf,
+    /// Whether it is to be a directory.
+    pub is_directory: bool,
+    /// Whether it is an error if it cannot be, or left at that.
+    pub required: bool,
+}
+
 /// A place in the tree.
 #[derive(Debug)]
 pub enum Place {
@@ -153,10 +164,9 @@ impl Tree {
         }
     }
 
-    /// Makes mount points that a read-only image lacks appear in it. `wanted` are
-    /// paths with whether each is a directory; `session` is a writable directory
-    /// in memory, attached in this mount namespace, with nothing in it yet that
-    /// is named by a number.
+    /// Makes mount points that a read-only image lacks appear in it. `session` is
+    /// a writable directory in memory, attached in this mount namespace, with
+    /// nothing in it yet that is named by a number.
     ///
     /// The directory above the missing part is covered by one that has all its
     /// entries and the missing ones too; the rest of the image is reached as before.
@@ -164,16 +174,21 @@ impl Tree {
         &mut self,
         session: BorrowedFd<'_>,
         user_namespace: bool,
-        wanted: &[(PathBuf, bool)],
+        wanted: &[Wanted],
     ) -> Result<(), Error> {
         let mut missing: BTreeMap<PathBuf, Vec<(PathBuf, bool)>> = BTreeMap::new();
-        for (path, is_directory) in wanted {
-            let step = || format!("find mount point {} in the image", shown(path));
-            if let Place::Missing { ancestor, rest } = self.locate(path).step(step)? {
-                missing
+        for wanted in wanted {
+            let step = || format!("find mount point {} in the image", shown(&wanted.path));
+            match self.locate(&wanted.path) {
+                Ok(Place::Found(_)) => {}
+                Ok(Place::Missing { ancestor, rest }) => missing
                     .entry(ancestor)
                     .or_default()
-                    .push((rest, *is_directory));
+                    .push((rest, wanted.is_directory)),
+                Err(errno) if wanted.required => {
+                    return Err(Error::call(step(), errno).in_the_way())
+                }
+                Err(errno) => tracing::debug!("{}: {errno}", step()),
             }
         }
         // Parents sort before what is below them, so each ancestor is looked up

@@ -1,11 +1,13 @@
 //! From the words of exec, run, shell and test to a request, and into the image.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use image::{Image, Shown};
 use launcher::bind;
+use launcher::fds;
 use launcher::request::{
     Access, Entry, EnvironmentChoice, Home, HostPath, ImagePath, Share, Standard, Unshared,
 };
@@ -28,12 +30,14 @@ pub fn split(words: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
 pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error> {
     let host = Host::gather();
     let dry_run = options.dry_run;
+    // Opening the image takes a descriptor already.
+    let limits = fds::Limits::make_room();
     let is_test = matches!(entry, Entry::Test(_));
     let request = request(image, entry, options, &host)?;
     if dry_run {
         return print_plan(&request, &host);
     }
-    launcher::launch(&request, &host, |timings| {
+    launcher::launch(&request, &host, &limits, |timings| {
         for line in timings {
             eprintln!("{line}");
         }
@@ -47,9 +51,13 @@ pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error>
 fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result<Request, Error> {
     let access = access(&options, host)?;
     let image = if access == Access::Writable {
-        Image::open_writable(image)
+        Image::open_writable(image).map_err(|error| match error.kind() {
+            image::Kind::Permission => Error::from(error)
+                .hint("leave out --writable, or use --writable-tmpfs or --overlay DIR"),
+            _ => error.into(),
+        })
     } else {
-        Image::open(image)
+        Image::open(image).map_err(Error::from)
     }?;
     let launcher = pmi_shim::detect(
         &pmi_shim::Environment::of(&host.environment),
@@ -131,6 +139,10 @@ fn home(options: &Entering, host: &Host) -> Result<Home, Error> {
         None => Ok(Home::Own),
         Some(pair) => {
             let (source, destination) = bind::parse_pair(pair, cwd(host))?;
+            std::fs::metadata(source.as_path()).map_err(|error| {
+                let step = format!("home {}", Shown::new(source.as_path()));
+                Error::io(step, &error).hint("the home directory must exist on the host")
+            })?;
             Ok(Home::Instead {
                 source,
                 destination,
@@ -248,10 +260,19 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
             "drop all privileges, set no_new_privs".to_owned(),
             entry(&request.entry),
         ]);
+    let mut text = String::new();
     for (number, line) in all.enumerate() {
-        println!("{:2}  {line}", number + 1);
+        text.push_str(&format!("{:2}  {line}\n", number + 1));
     }
-    Ok(())
+    let mut output = std::io::stdout().lock();
+    match output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+    {
+        // Whoever read has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|error| Error::io("write to standard output", &error)),
+    }
 }
 
 fn entry(entry: &Entry) -> String {

@@ -16,10 +16,8 @@ use crate::manual;
 /// A directory that cannot be written.
 pub fn generate(what: Generate) -> Result<(), Error> {
     let failed = |error: std::io::Error| {
-        Error::new(
-            format!("write to {}", Shown::new(&what.directory)),
-            error.to_string(),
-        )
+        Error::io(format!("write to {}", Shown::new(&what.directory)), &error)
+            .hint("name a directory that you may write to")
     };
     std::fs::create_dir_all(&what.directory).map_err(failed)?;
     match what.what.as_str() {

@@ -1,0 +1,164 @@
+//! The image's own environment scripts.
+//!
+//! Owns: which there are, and the text by which the image's shell reads them
+//! before it executes the command. Never: reads what is in them.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use crate::env::Environment;
+use crate::exec::not_found;
+
+/// The image's environment scripts in the order they are run. Newer images link
+/// /environment to one of the directory, so it counts only without the directory.
+pub fn environment_scripts() -> Vec<PathBuf> {
+    if let Ok(entries) = std::fs::read_dir("/.singularity.d/env") {
+        let mut scripts: Vec<_> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension() == Some(OsStr::new("sh")))
+            .collect();
+        scripts.sort();
+        return scripts;
+    }
+    let single = PathBuf::from("/environment");
+    if single.is_file() {
+        vec![single]
+    } else {
+        Vec::new()
+    }
+}
+
+/// What a shell has to read so that the scripts are applied, and the user's own
+/// variables after them.
+pub fn sourcing(scripts: &[PathBuf], overrides: &[(OsString, OsString)]) -> OsString {
+    let mut text = reading(scripts);
+    for (name, value) in overrides.iter().filter(|(name, _)| is_shell_name(name)) {
+        text.push("export ");
+        text.push(name);
+        text.push("=");
+        text.push(quoted(value));
+        text.push("\n");
+    }
+    text
+}
+
+fn reading(scripts: &[PathBuf]) -> OsString {
+    let mut text = OsString::new();
+    for script in scripts {
+        text.push(". ");
+        text.push(quoted(script.as_os_str()));
+        text.push("\n");
+    }
+    text
+}
+
+/// The text of a shell that reads the scripts, sets again what the user set, and
+/// executes its arguments; and variables that hand it the values. Values are not
+/// in the text, which is an argument, and those everybody can read in /proc.
+///
+/// Shells know no variables like `BASH_FUNC_module%%` and drop them; env(1) of
+/// the image, if it has one, gives them back.
+pub fn executing(
+    program: &OsStr,
+    scripts: &[PathBuf],
+    environment: &Environment,
+    all: &[(OsString, OsString)],
+) -> (OsString, Vec<(OsString, OsString)>) {
+    let mut text = OsString::from("singularity_scripts() {\n");
+    text.push(reading(scripts));
+    // In a function, what a script does to the arguments ends with it.
+    text.push("}\nsingularity_scripts\nunset -f singularity_scripts\n");
+    let mut set = Vec::new();
+    let mut hand = |value: &OsString| {
+        let name = format!("SINGULARITY_SET_{}", set.len());
+        set.push((OsString::from(&name), value.clone()));
+        name
+    };
+    let named = environment.overrides.iter();
+    for (name, value) in named.filter(|(name, _)| is_shell_name(name)) {
+        let handed = hand(value);
+        text.push("export ");
+        text.push(name);
+        text.push(format!("=\"${handed}\"\nunset {handed}\n"));
+    }
+    let missing = not_found(program, OsStr::new("$PATH"));
+    if !program.as_bytes().contains(&b'/') {
+        text.push("command -v -- \"$1\" >/dev/null || {\nprintf 'singularity: %s\\nhint: %s\\n' ");
+        text.push(quoted(missing.to_string().as_ref()));
+        let hint = missing.remedy().unwrap_or_default();
+        text.push(format!(" \"{hint}\" >&2\nexit 127\n}}\n"));
+    }
+    let odd: Vec<_> = all
+        .iter()
+        .filter(|(name, _)| !is_shell_name(name))
+        .collect();
+    for (index, (name, value)) in odd.iter().enumerate() {
+        if index == 0 {
+            text.push("if command -v env >/dev/null; then\n");
+        }
+        let handed = hand(value);
+        text.push("set -- ");
+        text.push(quoted(name));
+        text.push(format!("=\"${handed}\" \"$@\"\nunset {handed}\n"));
+        if index + 1 == odd.len() {
+            text.push("set -- env \"$@\"\nfi\n");
+        }
+    }
+    text.push("exec \"$@\"\n");
+    (text, set)
+}
+
+/// Whether a shell can have a variable of this name.
+pub fn is_shell_name(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    !bytes.first().is_none_or(u8::is_ascii_digit)
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+}
+
+/// A word as a shell reads it back.
+pub fn quoted(text: &OsStr) -> OsString {
+    let mut bytes = vec![b'\''];
+    for &b in text.as_bytes() {
+        if b == b'\'' {
+            bytes.extend(b"'\\''");
+        } else {
+            bytes.push(b);
+        }
+    }
+    bytes.push(b'\'');
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting_survives_a_shell() {
+        let nasty = OsString::from_vec(b"a'b $(c) \\ \n\xff".to_vec());
+        let mut script = OsString::from("printf %s ");
+        script.push(quoted(&nasty));
+        let output = std::process::Command::new("/bin/sh")
+            .arg("-c")
+            .arg(script)
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, nasty.into_vec());
+    }
+
+    #[test]
+    fn only_shell_names_are_exported_by_the_shell() {
+        for (name, fits) in [
+            ("A", true),
+            ("_a1", true),
+            ("1A", false),
+            ("", false),
+            ("A-B", false),
+        ] {
+            assert_eq!(is_shell_name(OsStr::new(name)), fits, "{name}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Manual pages and shell completions, made from the definition of the options.
+
+use std::fs;
+use std::path::Path;
+
+use test_support::capture;
+
+use crate::ground::{text_of, Ground};
+
+fn options_of(ground: &Ground, verb: &str) -> Vec<String> {
+    let text = ground.run(&[verb, "--help"]).stdout();
+    let mut options: Vec<String> = text
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+        .filter(|word| word.starts_with("--") && word.len() > 3)
+        .map(str::to_owned)
+        .collect();
+    options.sort();
+    options.dedup();
+    assert!(options.len() > 20, "{options:?}");
+    options
+}
+
+fn generate(ground: &Ground, what: &str) -> std::path::PathBuf {
+    let directory = ground.user().work().join("made").join(what);
+    let output = ground.run(&["generate", what, text_of(&directory)]);
+    output.succeeded().quietly().wrote("");
+    directory
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn manual_pages_have_every_option_and_the_exit_statuses() {
+    let ground = Ground::new();
+    let directory = generate(&ground, "man");
+    assert!(directory.join("singularity.1").exists());
+    for verb in ["exec", "run", "shell", "test"] {
+        let page = directory.join(format!("singularity-{verb}.1"));
+        let source = read(&page);
+        let output = capture(
+            ground
+                .user()
+                .command("man")
+                .env("MANWIDTH", "200")
+                .args(["--warnings", "-l"])
+                .arg(&page),
+        );
+        let text = output.succeeded().quietly().stdout();
+        for option in options_of(&ground, verb) {
+            assert!(text.contains(&option), "{option} is not in {verb}'s page");
+        }
+        for part in ["126", "127", "255", "SINGULARITY_BINDPATH"] {
+            assert!(source.contains(part), "{part} is not in {verb}'s page");
+        }
+    }
+}
+
+#[test]
+fn completions_have_every_option_and_load_in_their_shells() {
+    let ground = Ground::new();
+    let directory = generate(&ground, "completions");
+    for (file, check) in [
+        ("singularity.bash", "bash -c 'source $0 && complete -p singularity'"),
+        ("_singularity", "zsh -fc 'fpath=($PWD/made/completions $fpath); autoload -Uz compinit && compinit -D -u && (( $+_comps[singularity] ))'"),
+        ("singularity.fish", "fish --no-config -c 'source $argv[1]; complete -C\"singularity exec --con\" | grep -q -- --contain'"),
+    ] {
+        let path = directory.join(file);
+        let text = read(&path);
+        for option in options_of(&ground, "exec") {
+            // fish writes `-l bind`.
+            let bare = format!("-l {}", option.trim_start_matches('-'));
+            assert!(
+                text.contains(&option) || text.contains(&bare),
+                "{option} is not in {file}"
+            );
+        }
+        let output = capture(&mut ground.user().shell(&format!("{check} {}", path.display())));
+        output.succeeded().quietly();
+    }
+}
+
+#[test]
+fn generate_says_what_it_cannot_do() {
+    let ground = Ground::new();
+    ground.fails(
+        &["generate", "poems", "."],
+        255,
+        "singularity: generate poems: unknown\nhint: man or completions\n",
+    );
+    ground.fails(
+        &["generate", "man", "/proc/x"],
+        255,
+        "singularity: write to /proc/x: no such file or directory\nhint: name a directory that you may write to\n",
+    );
+}

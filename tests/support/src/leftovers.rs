@@ -80,7 +80,7 @@ fn look(users: &[u32]) -> BTreeSet<String> {
     all.extend(servers_of_root(&processes, users));
     all.extend(files(users));
     all.extend(shared_memory(users));
-    all.extend(abstract_sockets(users, &processes));
+    all.extend(abstract_sockets(users));
     all.extend(mounts());
     all.extend(loop_devices());
     all.extend(named_networks());
@@ -166,30 +166,37 @@ fn shared_memory(users: &[u32]) -> BTreeSet<String> {
 }
 
 /// Sockets of ours in the abstract namespace, unless another user holds them.
-fn abstract_sockets(users: &[u32], all: &[Process]) -> BTreeSet<String> {
-    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let ours: Vec<_> = table
-        .lines()
-        .filter_map(|line| {
-            // Num RefCount Protocol Flags Type St Inode Path
-            let mut fields = line.split_whitespace().skip(6);
-            let inode = fields.next()?;
-            let name = fields.next()?;
-            name.starts_with("@singularity")
-                .then(|| (PathBuf::from(format!("socket:[{inode}]")), name))
-        })
-        .collect();
-    if ours.is_empty() {
+fn abstract_sockets(users: &[u32]) -> BTreeSet<String> {
+    let before = singularity_sockets();
+    if before.is_empty() {
         return BTreeSet::new();
     }
-    let strangers: Vec<_> = all
+    // Whoever holds a socket from the first look to the second is seen between.
+    let strangers: Vec<_> = proc::all()
         .iter()
         .filter(|process| !users.contains(&process.uid))
         .flat_map(Process::descriptors)
         .collect();
-    ours.into_iter()
+    singularity_sockets()
+        .intersection(&before)
         .filter(|(link, _)| !strangers.contains(link))
         .map(|(_, name)| format!("socket {name}"))
+        .collect()
+}
+
+/// What /proc shows at a holder of each, and its name.
+fn singularity_sockets() -> BTreeSet<(PathBuf, String)> {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    table
+        .lines()
+        .filter_map(|line| {
+            // Num RefCount Protocol Flags Type St Inode Path
+            let mut fields = line.split_whitespace().skip(6);
+            let link = PathBuf::from(format!("socket:[{}]", fields.next()?));
+            let name = fields.next()?;
+            name.starts_with("@singularity")
+                .then(|| (link, name.to_owned()))
+        })
         .collect()
 }
 

@@ -115,7 +115,10 @@ fn write_section(text: &mut String, section: &Section) -> std::fmt::Result {
 }
 
 fn write_messages(text: &mut String, messages: &Messages) -> std::fmt::Result {
-    writeln!(text, "\nmessages between two ranks")?;
+    writeln!(
+        text,
+        "\nmessages between two ranks (least latency, most bandwidth; ratios to the host's)"
+    )?;
     write!(
         text,
         "  {:>8}  {:>11} {:>11}",
@@ -137,12 +140,14 @@ fn write_messages(text: &mut String, messages: &Messages) -> std::fmt::Result {
                 write!(
                     text,
                     "  {:>11.2} {:>11.1}",
-                    exchange.latency_median, exchange.bandwidth_median
+                    exchange.least_latency, exchange.most_bandwidth
                 )?;
-            } else if let (Some(latency), Some(bandwidth)) =
-                (exchange.latency_ratio, exchange.bandwidth_ratio)
-            {
-                write!(text, "   {:>11.2} {:>12.2}", latency.value, bandwidth.value)?;
+            } else {
+                write!(
+                    text,
+                    "   {:>11.2} {:>12.2}",
+                    exchange.latency_ratio, exchange.bandwidth_ratio
+                )?;
             }
         }
         writeln!(text)?;

@@ -124,6 +124,21 @@ impl Stage {
         words
     }
 
+    /// `singularity exec DIRECTORY` without the binds that bubblewrap cannot do in
+    /// this image and Charliecloud does not: what compares like with like.
+    pub fn exec_like_peers(&self) -> Vec<String> {
+        let etc = Path::new(&self.directory).join("etc");
+        let absent: Vec<&str> = ["hosts", "localtime"]
+            .into_iter()
+            .filter(|file| {
+                !etc.join(file)
+                    .symlink_metadata()
+                    .is_ok_and(|place| place.is_file())
+            })
+            .collect();
+        self.exec(&["--no-mount", &absent.join(",")], &self.directory)
+    }
+
     /// bubblewrap with the binds that `singularity exec --dry-run` lists, or
     /// `None` where it is not installed. What bubblewrap cannot do, because the
     /// image lacks the mount point or has a dangling link there, is left out, in

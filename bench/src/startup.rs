@@ -47,8 +47,16 @@ fn floor(stage: &Stage, effort: Effort) -> Result<Section, String> {
         .add("singularity, joining as a rank", &directory, &program)
         .variables = rank(1);
 
-    builder.target("singularity, directory", 0.7, "bubblewrap, directory");
-    builder.target("singularity, directory", 0.7, "charliecloud, directory");
+    builder.target(
+        "singularity, the peers' binds",
+        0.7,
+        "bubblewrap, directory",
+    );
+    builder.target(
+        "singularity, the peers' binds",
+        0.7,
+        "charliecloud, directory",
+    );
     builder.target("singularity, joining by name", 1.15, "one more execve");
     builder.target("singularity, joining as a rank", 1.15, "one more execve");
     Ok(builder.run(stage, effort, ROUNDS)?.0)
@@ -66,6 +74,11 @@ fn rank(number: u32) -> Vec<(String, String)> {
 }
 
 fn add_directory_peers(builder: &mut Builder, stage: &Stage, program: &[String]) {
+    builder.add(
+        "singularity, the peers' binds",
+        &stage.exec_like_peers(),
+        program,
+    );
     builder.add_if(
         "bubblewrap, directory",
         stage.bubblewrap(),
@@ -101,8 +114,16 @@ fn images(stage: &Stage, effort: Effort) -> Result<Section, String> {
         &stage.image(Form::Squashfs),
     );
     builder.add_if("charliecloud, squashfs", squashfs, &program, "charliecloud");
-    builder.target("singularity, directory", 0.7, "bubblewrap, directory");
-    builder.target("singularity, directory", 0.7, "charliecloud, directory");
+    builder.target(
+        "singularity, the peers' binds",
+        0.7,
+        "bubblewrap, directory",
+    );
+    builder.target(
+        "singularity, the peers' binds",
+        0.7,
+        "charliecloud, directory",
+    );
     builder.target(
         "singularity, squashfs by FUSE",
         0.5,

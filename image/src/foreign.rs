@@ -13,24 +13,25 @@ use crate::read::{read_array, Headed, ReadAt};
 #[derive(Clone, Copy)]
 enum Help {
     /// An archive from which an image can be made.
-    Build,
-    /// A compressed file; what is in it is not known.
     Unpack,
+    /// A compressed file; what is in it is not known.
+    Decompress,
     /// A disk or file system of a virtual machine.
     Copy,
     /// Nothing more to say.
     None,
 }
 
+const UNPACK: &str = "unpack its root file system into a directory and use that, or pack it: \
+                      mksquashfs DIRECTORY IMAGE";
+
 impl Help {
     fn put(self, fault: Fault) -> Fault {
         match self {
-            Self::Build => {
-                fault.with_hint("build an image from it first: singularity build IMAGE FILE")
-            }
-            Self::Unpack => fault.with_hint(
-                "if it is a compressed image, decompress it first; if it is an archive, build an \
-                 image from it first: singularity build IMAGE FILE",
+            Self::Unpack => fault.with_hint(UNPACK),
+            Self::Decompress => fault.with_hint(
+                "if it is a compressed image, decompress it first; if it is an archive of a root \
+                 file system, unpack it into a directory and use that",
             ),
             Self::Copy => fault
                 .with_hint("copy the files of its root file system into a directory and use that"),
@@ -41,35 +42,35 @@ impl Help {
 
 /// Where, what is there, what that is.
 const MAGICS: &[(u64, &[u8], &str, Help)] = &[
-    (0, b"\x1f\x8b\x08", "a gzip-compressed file", Help::Unpack),
-    (0, b"\xfd7zXZ\0", "an xz-compressed file", Help::Unpack),
+    (0, b"\x1f\x8b\x08", "a gzip-compressed file", Help::Decompress),
+    (0, b"\xfd7zXZ\0", "an xz-compressed file", Help::Decompress),
     (
         0,
         b"\x28\xb5\x2f\xfd",
         "a zstd-compressed file",
-        Help::Unpack,
+        Help::Decompress,
     ),
     (
         0,
         b"\x04\x22\x4d\x18",
         "an lz4-compressed file",
-        Help::Unpack,
+        Help::Decompress,
     ),
-    (0, b"BZh", "a bzip2-compressed file", Help::Unpack),
+    (0, b"BZh", "a bzip2-compressed file", Help::Decompress),
     (
         0,
         b"\x89LZO\0\r\n\x1a\n",
         "an lzop-compressed file",
-        Help::Unpack,
+        Help::Decompress,
     ),
-    (0, b"LZIP", "an lzip-compressed file", Help::Unpack),
-    (0, b"\x1f\x9d", "a file packed with compress", Help::Unpack),
-    (0, b"PK\x03\x04", "a zip archive", Help::Build),
+    (0, b"LZIP", "an lzip-compressed file", Help::Decompress),
+    (0, b"\x1f\x9d", "a file packed with compress", Help::Decompress),
+    (0, b"PK\x03\x04", "a zip archive", Help::Unpack),
     (0, b"PK\x05\x06", "an empty zip archive", Help::None),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7-zip archive", Help::Build),
-    (0, b"070701", "a cpio archive", Help::Build),
-    (0, b"070702", "a cpio archive", Help::Build),
-    (0, b"070707", "a cpio archive", Help::Build),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-zip archive", Help::Unpack),
+    (0, b"070701", "a cpio archive", Help::Unpack),
+    (0, b"070702", "a cpio archive", Help::Unpack),
+    (0, b"070707", "a cpio archive", Help::Unpack),
     (
         0,
         b"!<arch>\n",
@@ -150,7 +151,7 @@ pub(crate) fn recognise<R: ReadAt + ?Sized>(input: &Headed<'_, R>) -> io::Result
         }
     }
     if is_tar_header(head) {
-        return Ok(Some(Help::Build.put(not(tar_flavour(input)?))));
+        return Ok(Some(Help::Unpack.put(not(tar_flavour(input)?))));
     }
     if let Some(fault) = text(head) {
         return Ok(Some(fault));
@@ -228,7 +229,7 @@ fn text(head: &[u8]) -> Option<Fault> {
     if definition {
         return Some(
             fault("a definition file")
-                .with_hint("build an image from it first: singularity build IMAGE FILE"),
+                .with_hint("make a root file system as it says, and use its directory"),
         );
     }
     Some(fault("a text file"))

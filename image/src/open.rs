@@ -227,8 +227,8 @@ pub fn oci_layout_hint(directory: &Path) -> Option<String> {
     let has = |name: &str| directory.join(name).symlink_metadata().is_ok();
     let layout = has("oci-layout") && has("index.json") && !has("bin") && !has("usr");
     layout.then(|| {
-        "the directory is an OCI layout, not a root file system; build an image from it first: \
-         singularity build IMAGE oci:DIRECTORY"
+        "the directory is an OCI layout, not a root file system; unpack its layers into a \
+         directory and use that"
             .to_owned()
     })
 }

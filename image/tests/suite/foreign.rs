@@ -7,7 +7,8 @@ use image::{recognise, Image, Kind};
 
 use crate::make::{put, read, run, Workshop};
 
-const BUILD: &str = "singularity build IMAGE FILE";
+const UNPACK: &str = "into a directory and use that";
+const DEFINITION: &str = "make a root file system as it says";
 
 #[test]
 fn archives_made_by_their_tools_are_refused_with_the_way_out() {
@@ -50,7 +51,7 @@ fn archives_made_by_their_tools_are_refused_with_the_way_out() {
         let error = Image::open(&path).unwrap_err();
         assert_eq!(error.kind(), Kind::NotAnImage, "{error}");
         assert_eq!(error.cause(), format!("{words}, not an image"));
-        assert!(error.hint().unwrap().contains(BUILD), "{error}");
+        assert!(error.hint().unwrap().contains(UNPACK), "{error}");
     }
 }
 
@@ -90,8 +91,8 @@ fn texts_are_told_apart() {
     let cases: [(&[u8], Kind, &str, &str); 9] = [
         (b"#!/bin/sh\necho hello\n", Kind::NotAnImage, "is a script (#!/bin/sh), not an image", "exec IMAGE PROGRAM"),
         (b"#!/usr/bin/env run-singularity\n", Kind::Damaged, "has the header line of an image (#!/usr/bin/env run-singularity) and no file system behind it", "again"),
-        (b"# base\nBootstrap: docker\nFrom: debian\n", Kind::NotAnImage, "is a definition file, not an image", BUILD),
-        (b"BootStrap : yum\n", Kind::NotAnImage, "is a definition file, not an image", BUILD),
+        (b"# base\nBootstrap: docker\nFrom: debian\n", Kind::NotAnImage, "is a definition file, not an image", DEFINITION),
+        (b"BootStrap : yum\n", Kind::NotAnImage, "is a definition file, not an image", DEFINITION),
         (b"<!DOCTYPE html>\n<html>", Kind::NotAnImage, "is a web page, not an image", "download"),
         (b"version https://git-lfs.github.com/spec/v1\noid", Kind::NotAnImage, "is a Git LFS pointer, not an image", "git lfs pull"),
         (b"hello\n", Kind::NotAnImage, "is a text file, not an image", ""),

@@ -155,7 +155,7 @@ fn an_oci_layout_is_pointed_out() {
     fs::write(layout.join("index.json"), b"{}").unwrap();
     assert!(oci_layout_hint(&layout)
         .unwrap()
-        .contains("singularity build"));
+        .contains("unpack its layers"));
     assert_eq!(oci_layout_hint(&workshop.path("root")), None);
     fs::create_dir(layout.join("usr")).unwrap();
     assert_eq!(oci_layout_hint(&layout), None);

@@ -7,8 +7,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::FalseyValueParser;
-use clap::{ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueHint};
+use clap::builder::{FalseyValueParser, Resettable, TypedValueParser};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueHint,
+};
 
 const ABOUT: &str = "Run programs inside container images, as yourself, at native speed";
 
@@ -85,7 +87,25 @@ fn verb<Options: Args>(name: &'static str, about: &'static str) -> Command {
     Command::new(name)
         .about(about)
         .after_help(EXIT_STATUS)
-        .defer(Options::augment_args)
+        .defer(|command| without_empty_variables(Options::augment_args(command)))
+}
+
+/// Takes a variable that is set to nothing, or a switch's to "no", as one that is
+/// not set: what it stands for was not asked for, and conflicts with nothing.
+fn without_empty_variables(mut command: Command) -> Command {
+    let says_nothing = |option: &Arg| {
+        let value = std::env::var_os(option.get_env()?)?;
+        let is_no = matches!(option.get_action(), ArgAction::SetTrue)
+            && FalseyValueParser::new()
+                .parse_ref(&Command::default(), None, &value)
+                .is_ok_and(|yes| !yes);
+        (value.is_empty() || is_no).then(|| option.get_id().clone())
+    };
+    let unset: Vec<_> = command.get_arguments().filter_map(says_nothing).collect();
+    for option in unset {
+        command = command.mut_arg(option, |option| option.env(Resettable::Reset));
+    }
+    command
 }
 
 impl Subcommand for Verb {

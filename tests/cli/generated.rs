@@ -95,3 +95,23 @@ fn generate_says_what_it_cannot_do() {
         "singularity: write to /proc/x: no such file or directory\nhint: name a directory that you may write to\n",
     );
 }
+
+#[test]
+fn every_option_has_a_variable_but_those_that_have_another() {
+    let ground = Ground::new();
+    let directory = generate(&ground, "man");
+    let page = read(&directory.join("singularity-shell.1")).replace('\\', "");
+    let names = options_of(&ground, "shell");
+    for option in names {
+        // --env has SINGULARITYENV_NAME.
+        if ["--env", "--help", "--version"].contains(&option.as_str()) {
+            continue;
+        }
+        let name = match option.as_str() {
+            "--bind" => "BINDPATH".to_owned(),
+            other => other[2..].to_uppercase().replace('-', "_"),
+        };
+        let variable = format!("SINGULARITY_{name}");
+        assert!(page.contains(&variable), "{option} has no {variable}");
+    }
+}

@@ -227,3 +227,75 @@ fn the_shared_executable_images_are_entered_in_every_form() {
         output.succeeded().quietly().wrote("in\n");
     }
 }
+
+#[test]
+fn variables_that_are_empty_or_say_no_count_as_unset() {
+    let ground = Ground::new();
+    let image = text_of(busybox());
+    let names = [
+        "BIND",
+        "BINDPATH",
+        "CLEANENV",
+        "CONTAIN",
+        "CONTAINALL",
+        "DEBUG",
+        "DRY_RUN",
+        "ENV_FILE",
+        "HOME",
+        "HOSTNAME",
+        "IPC",
+        "NET",
+        "NO_ENV",
+        "NO_HOME",
+        "NO_MOUNT",
+        "OVERLAY",
+        "PID",
+        "PWD",
+        "QUIET",
+        "SCRATCH",
+        "SHARE",
+        "SHELL",
+        "TIMING",
+        "UTS",
+        "VERBOSE",
+        "WORKDIR",
+        "WRITABLE",
+        "WRITABLE_TMPFS",
+    ];
+    let variables = names.map(|name| (format!("SINGULARITY_{name}"), ""));
+    let mut command = ground.singularity(["shell", image, "-c", "echo in; pwd"]);
+    let output = capture(command.envs(variables));
+    let expected = format!("in\n{}\n", ground.user().home().display());
+    output.succeeded().quietly().wrote(&expected);
+    for no in ["0", "no", "false", "off"] {
+        let mut command = ground.singularity(["exec", "--writable-tmpfs", image, "touch", "/new"]);
+        command.env("SINGULARITY_WRITABLE", no);
+        capture(command.env("SINGULARITY_CONTAIN", no))
+            .succeeded()
+            .quietly();
+    }
+}
+
+#[test]
+fn processes_that_give_the_same_name_share_their_namespaces() {
+    let ground = Ground::new();
+    let image = text_of(busybox());
+    let namespace = |share: &str| {
+        let text = "readlink /proc/self/ns/mnt; read x";
+        let mut command = ground.singularity(["exec", "--share", share, image, "sh", "-c", text]);
+        let mut running = test_support::Running::start(&mut command);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let mut second = ground.singularity(["exec", image, "readlink", "/proc/self/ns/mnt"]);
+        let second = capture(second.env("SINGULARITY_SHARE", share));
+        running.write(b"\n");
+        let first = running.wait(LIMIT);
+        second.succeeded().quietly();
+        (first.succeeded().quietly().stdout(), second.stdout())
+    };
+    let (first, second) = namespace("together");
+    assert_eq!(first, second);
+    for apart in ["off", "auto"] {
+        let (first, second) = namespace(apart);
+        assert_ne!(first, second, "{apart}");
+    }
+}

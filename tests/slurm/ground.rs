@@ -60,7 +60,8 @@ impl Ground {
 
     /// srun, by the user, on the login host.
     pub fn srun(&self, words: &[&str]) -> Output {
-        self.command("srun", words)
+        // Without its remarks on waiting for a node.
+        self.command("srun", &[&["--quiet"], words].concat())
     }
 
     /// srun with an image.

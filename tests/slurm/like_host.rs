@@ -99,14 +99,8 @@ fn exits(ground: &Ground) {
 fn surroundings(ground: &Ground) {
     let variables = "env | cut -d= -f1 | grep -vE '^(SINGULARITY_(CONTAINER|NAME)|_|PATH|SLURM_(JOB|STEP).*|TMPDIR)$' | grep -v PMIX_MCA | sort";
     same(ground, &["sh", "-c", variables]);
-    same(
-        ground,
-        &["--export=A=1,B=2", "/bin/sh", "-c", "echo $A$B$HOME"],
-    );
-    same(
-        ground,
-        &["--export=NONE", "/bin/sh", "-c", "echo $A$B$HOME"],
-    );
+    same(ground, &["--export=A=1,B=2", "/bin/sh", "-c", "echo $A$B"]);
+    same(ground, &["--export=NONE", "/bin/sh", "-c", "echo $A$B"]);
     same(
         ground,
         &[

@@ -11,6 +11,8 @@ TARGET  := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 DIST    := $(TARGET)/dist
 # The one command that is built, tested, shown and installed.
 BIN     := $(DIST)/bin/singularity
+# The Slurm plugin, which is built by itself: few machines have Slurm.
+PLUGIN  := $(DIST)/slurm/singularity.so
 
 # Asked when used: a fresh machine has no rustc until `make build` installs it.
 HOST_TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -18,7 +20,7 @@ HOST_TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 SITE = DIST='$(DIST)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test toolchain build install uninstall bench cluster fmt lint doc fuzz clean
+.PHONY: help demo test toolchain build plugin install uninstall bench cluster fmt lint doc fuzz clean
 
 help: ## Say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -47,8 +49,17 @@ build: toolchain ## Build the command, its manual pages and its completions
 	@'$(BIN)' generate man '$(DIST)/man'
 	@'$(BIN)' generate completions '$(DIST)/completions'
 
+# A running step holds its plugin open: never written to, always replaced.
+plugin: toolchain ## Build the Slurm plugin, its manual page and its configuration
+	$(CARGO) build --release --locked --package spank-plugin
+	@mkdir -p '$(DIST)/slurm'
+	@cp '$(TARGET)/release/libspank_plugin.so' '$(PLUGIN).new'
+	@mv '$(PLUGIN).new' '$(PLUGIN)'
+	@'$(TARGET)/release/spank-plugin-pages' man >'$(DIST)/slurm/singularity-slurm.1'
+	@'$(TARGET)/release/spank-plugin-pages' conf >'$(DIST)/slurm/plugstack.conf'
+
 # Root may have no cargo on PATH: what is built is installed as it is.
-install: $(if $(wildcard $(BIN)),,build) ## Install under DESTDIR and PREFIX
+install: $(if $(wildcard $(BIN)),,build) $(if $(wildcard $(PLUGIN)),,plugin) ## Install under DESTDIR and PREFIX
 	@$(SITE) packages/site install
 
 uninstall: ## Remove what install put there
@@ -58,9 +69,10 @@ bench: build ## Measure beside the host and other launchers (BENCH=--quick, …)
 	@packages/install run demo test bench
 	SINGULARITY_BIN='$(BIN)' $(CARGO) run --release --locked --package bench -- $(BENCH)
 
-cluster: build ## Bring up a Slurm cluster of two nodes on this machine, until Ctrl-C
+cluster: build plugin ## Bring up a Slurm cluster of two nodes on this machine, until Ctrl-C
 	@packages/install run demo test slurm
-	SINGULARITY_BIN='$(BIN)' $(CARGO) run --locked --package test-support --bin cluster
+	SINGULARITY_BIN='$(BIN)' SINGULARITY_PLUGIN='$(PLUGIN)' \
+		$(CARGO) run --locked --package test-support --bin cluster
 
 fmt: ## Format the source
 	$(CARGO) fmt --all

@@ -158,8 +158,7 @@ impl Spank {
             return Vec::new();
         };
         (0..count)
-            // SAFETY: `words` has `count` pointers.
-            .map(|index| unsafe { *words.add(index) })
+            .map(|index| element(words, index))
             .take_while(|word| !word.is_null())
             .map(|word| copied(word))
             .collect()
@@ -225,8 +224,7 @@ impl Spank {
             return Vec::new();
         }
         (0..)
-            // SAFETY: the array ends with a null pointer, at which this stops.
-            .map(|index| unsafe { *variables.add(index) })
+            .map(|index| element(variables, index))
             .take_while(|variable| !variable.is_null())
             .filter_map(|variable| split_variable(&copied(variable)))
             .collect()
@@ -268,6 +266,15 @@ fn split_variable(text: &std::ffi::OsStr) -> Option<(OsString, OsString)> {
     ))
 }
 
+/// One string of an array of Slurm's. The callers stay below its length, or stop at
+/// the null pointer that ends it.
+fn element(array: *const *mut c_char, index: usize) -> *mut c_char {
+    // SAFETY: see above: the place is in the array.
+    let place = unsafe { array.add(index) };
+    // SAFETY: likewise, and Slurm keeps the array during the hook.
+    unsafe { *place }
+}
+
 /// A copy of one of Slurm's strings.
 fn copied(text: *const c_char) -> OsString {
     // SAFETY: the callers have checked that it is not null; Slurm's strings are NUL-terminated.
@@ -275,19 +282,18 @@ fn copied(text: *const c_char) -> OsString {
 }
 
 /// The argument a hook or option callback was given; `None` if there is none.
-pub fn text(argument: *const c_char) -> Option<OsString> {
+pub(crate) fn text(argument: *const c_char) -> Option<OsString> {
     (!argument.is_null()).then(|| copied(argument))
 }
 
 /// The words behind the plugin's name in plugstack.conf, as a hook gets them.
-pub fn words(count: c_int, words: *const *mut c_char) -> Vec<OsString> {
+pub(crate) fn words(count: c_int, words: *const *mut c_char) -> Vec<OsString> {
     let count = usize::try_from(count).unwrap_or(0);
     if words.is_null() {
         return Vec::new();
     }
     (0..count)
-        // SAFETY: Slurm calls hooks with an array of that many words.
-        .map(|index| unsafe { *words.add(index) })
+        .map(|index| element(words, index))
         .filter(|word| !word.is_null())
         .map(|word| copied(word))
         .collect()

@@ -80,6 +80,8 @@ fn usage(error: &clap::Error) -> u8 {
     let more: Vec<&str> = lines
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
         .map(|line| line.strip_prefix("tip: ").unwrap_or(line))
+        // A word for the program in the image stands after the image.
+        .filter(|line| !line.contains(" as a value, use "))
         .collect();
     let separator = if more.is_empty() || first.ends_with(':') {
         " "

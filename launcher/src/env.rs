@@ -110,6 +110,11 @@ pub fn compose(request: &Request, plan: &Plan, host: &Host, own_namespace: bool)
             base.push((name.clone(), value.clone()));
         }
     }
+    if own_namespace && request.launcher.is_rank() {
+        tracing::info!(
+            "this rank shares its user namespace with no other; MPI is told not to copy between ranks' memory"
+        );
+    }
     for change in hygiene(request, host, own_namespace) {
         match change {
             Change::Drop { name, why } => {

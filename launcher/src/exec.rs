@@ -104,8 +104,9 @@ fn shell(
         OsStr::to_owned,
     );
     let mut words = vec![program.clone()];
+    let is_bash = Path::new(&program).file_name() == Some(OsStr::new("bash"));
     // The user's .bashrc is written for the host, and would set the host's prompt.
-    if Path::new(&program).file_name() == Some(OsStr::new("bash")) {
+    if is_bash {
         words.push("--norc".into());
     }
     words.extend(arguments.iter().cloned());
@@ -113,7 +114,8 @@ fn shell(
     if !command.environment.iter().any(|(name, _)| name == "PS1") {
         let mut prompt = OsString::from("Singularity ");
         prompt.push(request.image.name());
-        prompt.push(":\\w> ");
+        // The current directory; other shells would print the letters.
+        prompt.push(if is_bash { ":\\w> " } else { "> " });
         command.environment.push(("PS1".into(), prompt));
     }
     command

@@ -128,7 +128,7 @@ fn enter(
     };
     if plan.unshared().pid && request.launcher.is_rank() {
         tracing::warn!(
-            "with --pid every rank has a PID namespace of its own, which MPI's shared memory may not survive"
+            "with --pid every rank has a PID namespace of its own, in which Open MPI 4 does not survive"
         );
     }
     let user = plan.has_user_namespace();

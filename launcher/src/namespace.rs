@@ -54,12 +54,12 @@ fn refused(errno: Errno, user: bool) -> Error {
                 "kernel.unprivileged_userns_clone is 0; ask the administrator to set it to 1 (sysctl)",
             )
         }
-        Errno::EPERM if setting("kernel/apparmor_restrict_unprivileged_userns").trim() == "1" => {
+        Errno::EPERM | Errno::EACCES if setting("kernel/apparmor_restrict_unprivileged_userns").trim() == "1" => {
             Error::new(step, "not permitted to ordinary users").hint(
                 "kernel.apparmor_restrict_unprivileged_userns is 1; ask the administrator for an AppArmor profile for this command",
             )
         }
-        Errno::EPERM => Error::new(step, "not permitted").hint(
+        Errno::EPERM | Errno::EACCES => Error::new(step, "not permitted").hint(
             "inside another container or a chroot user namespaces are often forbidden; elsewhere ask the administrator",
         ),
         Errno::EINVAL => Error::new(step, "the kernel has none")
@@ -77,7 +77,11 @@ fn map_ids(host: &Host) -> Result<(), Error> {
             .write(true)
             .open(format!("/proc/self/{file}"))
             .and_then(|mut f| f.write_all(text.as_bytes()))
-            .step(|| format!("map ids (/proc/self/{file})"))
+            .map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+                // AppArmor lets the namespace be made, and takes its capabilities.
+                Some(errno @ (Errno::EPERM | Errno::EACCES)) => refused(errno, true),
+                _ => Error::io(format!("map ids (/proc/self/{file})"), &error),
+            })
     };
     write("setgroups", "deny".into())?;
     write("uid_map", format!("{0} {0} 1\n", host.uid))?;

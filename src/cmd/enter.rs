@@ -219,12 +219,14 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
     policy::judge(request)?;
     let plan = plan::build(request, host);
     let steps = plan.steps.iter().map(ToString::to_string);
-    let places: Vec<_> = plan
+    let mut places: Vec<_> = plan
         .working_directory
         .iter()
         .map(|path| Shown::new(path.as_path()).to_string())
         .collect();
-    let variables = env::hygiene(request, host, false)
+    places.dedup();
+    let apart = request.share == Share::Off && plan.has_user_namespace();
+    let variables = env::hygiene(request, host, apart)
         .into_iter()
         .map(|change| {
             let action = if change.value().is_some() {
@@ -257,7 +259,11 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
         )])
         .chain(variables)
         .chain([
-            "drop all privileges, set no_new_privs".to_owned(),
+            if host.is_root() {
+                "set no_new_privs".to_owned()
+            } else {
+                "drop all privileges, set no_new_privs".to_owned()
+            },
             entry(&request.entry),
         ]);
     let mut text = String::new();

@@ -42,7 +42,12 @@ impl Help {
 
 /// Where, what is there, what that is.
 const MAGICS: &[(u64, &[u8], &str, Help)] = &[
-    (0, b"\x1f\x8b\x08", "a gzip-compressed file", Help::Decompress),
+    (
+        0,
+        b"\x1f\x8b\x08",
+        "a gzip-compressed file",
+        Help::Decompress,
+    ),
     (0, b"\xfd7zXZ\0", "an xz-compressed file", Help::Decompress),
     (
         0,
@@ -64,7 +69,12 @@ const MAGICS: &[(u64, &[u8], &str, Help)] = &[
         Help::Decompress,
     ),
     (0, b"LZIP", "an lzip-compressed file", Help::Decompress),
-    (0, b"\x1f\x9d", "a file packed with compress", Help::Decompress),
+    (
+        0,
+        b"\x1f\x9d",
+        "a file packed with compress",
+        Help::Decompress,
+    ),
     (0, b"PK\x03\x04", "a zip archive", Help::Unpack),
     (0, b"PK\x05\x06", "an empty zip archive", Help::None),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-zip archive", Help::Unpack),

@@ -5,6 +5,7 @@
 //! nodes for what is left behind, and two cores are soon full of ranks. Words on
 //! the command line choose cases by parts of their names.
 
+mod bench;
 mod entering;
 mod faults;
 mod ground;
@@ -36,10 +37,14 @@ fn main() -> ExitCode {
         site::CASES,
         mpi::CASES,
         faults::CASES,
+        bench::CASES,
     ]
     .concat()
     .into_iter()
-    .filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|word| name.contains(*word)))
+    .filter(|(name, _)| match chosen.is_empty() {
+        true => !name.starts_with("bench"),
+        false => chosen.iter().any(|word| name.contains(*word)),
+    })
     .collect();
     if words.iter().any(|word| word == "--list") {
         for (name, _) in cases {
@@ -62,8 +67,9 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "\n{} cases, {} failed {}",
-        cases.len(),
+        "\ntest result: {}. {} passed; {} failed; {}",
+        if failed.is_empty() { "ok" } else { "FAILED" },
+        cases.len() - failed.len(),
         failed.len(),
         failed.join(" ")
     );

@@ -12,7 +12,7 @@ use crate::sys::process;
 
 /// How long a writer that has ended may take to let go of the image: its FUSE
 /// server writes what is left.
-const LAST_WRITES: Duration = Duration::from_secs(3);
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 /// Readers share an ext image, a writer has it alone. The lock belongs to the
 /// open file, which the loop device or the FUSE server keeps as long as the

@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 fn entered(ground: &Ground, image: &Path) -> Output {
     // Damaged code may run for ever.
     let mut command = ground.user().command("timeout");
-    command.args(["-s", "KILL", "5", "singularity", "exec", text_of(image)]);
+    command.args(["-s", "KILL", "2", "singularity", "exec", text_of(image)]);
     command.args(["/bin/cat", "/etc/os-release"]);
     capture_within(LIMIT, &mut command, b"")
 }
@@ -132,7 +132,7 @@ fn images_overwritten_anywhere_fail_well_or_work() {
         let pristine = fs::read(Image::Busybox.file(form)).unwrap();
         let image = ground.user().work().join(form.name());
         let mut failures = 0;
-        for part in 0..10 {
+        for part in [0, 2, 5, 7, 9] {
             for fill in [0x00, 0xff] {
                 let mut bytes = pristine.clone();
                 let begin = (bytes.len() * part / 10).max(96);

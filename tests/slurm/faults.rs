@@ -151,7 +151,7 @@ fn requeue(ground: &Ground) {
 fn many_in_a_row(ground: &Ground) {
     let image = image_option(&small_file(Form::SquashfsLz4));
     let script =
-        format!("for i in $(seq 200); do srun {image} true || echo failed $i; done; echo done\n");
+        format!("for i in $(seq 200); do srun --quiet {image} true || echo failed $i; done; echo done\n");
     let (text, output) = ground.batch(&["-N1", "-n1"], &script);
     output.succeeded();
     assert_eq!(text, "done\n");
@@ -160,7 +160,7 @@ fn many_in_a_row(ground: &Ground) {
 fn many_at_once(ground: &Ground) {
     let image = image_option(&small_file(Form::SquashfsLz4));
     let script = format!(
-        "for i in $(seq 20); do srun --overlap --oversubscribe -N2 -n2 {image} sh -c 'sleep 0.5; echo ok' & done; wait\n"
+        "for i in $(seq 20); do srun --quiet --overlap --oversubscribe -N2 -n2 {image} sh -c 'sleep 0.5; echo ok' & done; wait\n"
     );
     let (text, output) = ground.batch(&["-N2", "-n2"], &script);
     output.succeeded();

@@ -1,11 +1,12 @@
 //! What was not there before.
 
+use crate::place::store;
 use crate::proc::{self, Process};
 use crate::user::{files_of, SCRATCH};
 use crate::User;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What ends by itself is given this long to do so: a FUSE server notices the
@@ -22,11 +23,15 @@ const SERVERS: [&str; 4] = ["squashfuse_ll", "squashfuse", "erofsfuse", "fuse2fs
 /// (in any PID namespace), files directly in /tmp, /var/tmp and /dev/shm, System
 /// V shared memory, sockets in the abstract namespace, and the mount, network
 /// and user namespaces that their processes are in. Mounts in the machine's own
-/// mount namespace, loop devices and named network namespaces count whosesoever
-/// they are: no test may make any there, and each waits for those of others.
+/// mount namespace, named network namespaces, and loop devices of the users' files
+/// and of the shared images count whosesoever they are. So tests that have the
+/// kernel mount an image for longer than a moment take one of their user's own:
+/// [`Image::file_for`](crate::Image::file_for).
 #[derive(Debug)]
 pub struct Leftovers {
     users: Vec<u32>,
+    /// Where images are that these users may have mounted.
+    places: Vec<PathBuf>,
     before: BTreeSet<String>,
 }
 
@@ -38,16 +43,26 @@ impl Leftovers {
 
     /// Remember what there is now of these users.
     pub fn snapshot_of(users: &[&User]) -> Leftovers {
+        let places: Vec<_> = users
+            .iter()
+            .flat_map(|user| [user.home(), user.work()])
+            .chain([store()])
+            .map(Path::to_owned)
+            .collect();
         let users: Vec<_> = users.iter().map(|user| user.uid()).collect();
-        let before = look(&users);
-        Leftovers { users, before }
+        let before = look(&users, &places);
+        Leftovers {
+            users,
+            places,
+            before,
+        }
     }
 
     /// What there is now and was not then. It is given a few seconds to go.
     pub fn left(&self) -> Vec<String> {
         let end = Instant::now() + GRACE;
         loop {
-            let now = look(&self.users);
+            let now = look(&self.users, &self.places);
             let left: Vec<_> = now.difference(&self.before).cloned().collect();
             if left.is_empty() || Instant::now() > end {
                 return left;
@@ -68,7 +83,7 @@ impl Leftovers {
     }
 }
 
-fn look(users: &[u32]) -> BTreeSet<String> {
+fn look(users: &[u32], places: &[PathBuf]) -> BTreeSet<String> {
     let processes = proc::all();
     let theirs: Vec<_> = processes
         .iter()
@@ -82,7 +97,7 @@ fn look(users: &[u32]) -> BTreeSet<String> {
     all.extend(shared_memory(users));
     all.extend(abstract_sockets(users));
     all.extend(mounts());
-    all.extend(loop_devices());
+    all.extend(loop_devices(places));
     all.extend(named_networks());
     all
 }
@@ -205,13 +220,17 @@ fn mounts() -> BTreeSet<String> {
     table.lines().map(|line| format!("mount {line}")).collect()
 }
 
-fn loop_devices() -> BTreeSet<String> {
+/// Those of files in these directories.
+fn loop_devices(of: &[PathBuf]) -> BTreeSet<String> {
     fs::read_dir("/sys/block")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| {
             let file = fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
+            if !of.iter().any(|place| Path::new(&file).starts_with(place)) {
+                return None;
+            }
             let name = entry.file_name();
             Some(format!(
                 "loop device {} of {}",

@@ -150,8 +150,9 @@ fn requeue(ground: &Ground) {
 
 fn many_in_a_row(ground: &Ground) {
     let image = image_option(&small_file(Form::SquashfsLz4));
-    let script =
-        format!("for i in $(seq 200); do srun --quiet {image} true || echo failed $i; done; echo done\n");
+    let script = format!(
+        "for i in $(seq 200); do srun --quiet {image} true || echo failed $i; done; echo done\n"
+    );
     let (text, output) = ground.batch(&["-N1", "-n1"], &script);
     output.succeeded();
     assert_eq!(text, "done\n");

@@ -159,7 +159,10 @@ fn terminal(ground: &Ground) {
             format!("srun {option} --pty sh -c 'test -t 0 && tty | cut -c1-8; stty size; exit 5'");
         let mut script = ground.cluster.command(&ground.user, "script");
         let output = run(script.args(["-qec", &line, "/dev/null"]));
-        outputs.push((output.status.code(), output.stdout()));
+        // The last words of srun and of the task come in either order.
+        let mut lines: Vec<_> = output.stdout().lines().map(str::to_owned).collect();
+        lines.sort();
+        outputs.push((output.status.code(), lines.join("\n")));
     }
     assert_eq!(outputs[0], outputs[1]);
     assert_eq!(outputs[0].0, Some(5), "{outputs:?}");

@@ -12,6 +12,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ const START: &str = r#"cd "$0" && exec "$@""#;
 pub struct Node {
     name: String,
     address: String,
+    /// Files that go with the host. All hosts see them, at the same path.
+    files: PathBuf,
     /// The shell that waits for the host's end and then removes its files.
     keeper: Child,
     /// The host's pid 1, as the machine numbers it.
@@ -108,7 +111,9 @@ impl Node {
             .args([OsStr::new(name), state.as_os_str()])
             .args([top(), store(), programs])
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            // Ctrl-C is for the test; the shell then still has files to remove.
+            .process_group(0);
         let mut keeper = keeper.spawn().expect("sh is on every machine");
         let mut answer = String::new();
         let stdout = keeper.stdout.take().expect("stdout is a pipe");
@@ -130,6 +135,7 @@ impl Node {
         Node {
             name: name.to_owned(),
             address: address.to_owned(),
+            files: state,
             init: child_of(unshare),
             keeper,
         }
@@ -143,6 +149,11 @@ impl Node {
     /// Its address.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// A directory for files that go with the host; all hosts see it.
+    pub(crate) fn files(&self) -> &Path {
+        &self.files
     }
 
     /// What a path of this host is called on the machine: for a look into its

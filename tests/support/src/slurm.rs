@@ -10,7 +10,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// How long daemons may take to start.
 const START: Duration = Duration::from_secs(60);
@@ -24,7 +23,6 @@ const START: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct SlurmCluster {
     network: Network,
-    state: TempDir,
 }
 
 impl SlurmCluster {
@@ -39,12 +37,7 @@ impl SlurmCluster {
             program(name, package);
         }
         let network = Network::of(&["c1", "c2"]);
-        let state = tempfile::Builder::new()
-            .prefix("singularity-cluster-")
-            .permissions(fs::Permissions::from_mode(0o755))
-            .tempdir_in("/var/tmp")
-            .expect("/var/tmp can be written to");
-        let cluster = SlurmCluster { network, state };
+        let cluster = SlurmCluster { network };
         cluster.write("slurm.conf", &cluster.configuration());
         cluster.write("plugstack.conf", plugstack);
         cluster.make_directories();
@@ -71,12 +64,12 @@ impl SlurmCluster {
 
     /// A directory that all hosts see and everybody may write to.
     pub fn shared(&self) -> PathBuf {
-        self.state.path().join("shared")
+        self.files().join("shared")
     }
 
     /// slurm.conf, for a test that looks at it or adds to it.
     pub fn configuration_file(&self) -> PathBuf {
-        self.state.path().join("slurm.conf")
+        self.files().join("slurm.conf")
     }
 
     /// Put other lines in plugstack.conf. Slurm reads it anew at every step.
@@ -133,7 +126,7 @@ impl SlurmCluster {
 
     /// What the daemons have logged.
     pub fn logs(&self) -> String {
-        let log = self.state.path().join("log");
+        let log = self.files().join("log");
         let mut all = String::new();
         for entry in fs::read_dir(log).into_iter().flatten().flatten() {
             let text = fs::read(entry.path()).unwrap_or_default();
@@ -150,13 +143,18 @@ impl SlurmCluster {
         all
     }
 
+    /// Configuration, logs and the controller's state.
+    fn files(&self) -> &Path {
+        self.login().files()
+    }
+
     fn hosts(&self) -> impl Iterator<Item = &Node> {
         std::iter::once(self.login()).chain(self.nodes())
     }
 
     fn configuration(&self) -> String {
         let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
-        let state = self.state.path().display();
+        let state = self.files().display();
         // linuxproc and no task plugin: no cgroup of the machine's is touched.
         format!(
             "ClusterName=test\n\
@@ -183,13 +181,13 @@ impl SlurmCluster {
     }
 
     fn write(&self, name: &str, text: &str) {
-        let path = self.state.path().join(name);
+        let path = self.files().join(name);
         fs::write(&path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
     }
 
     fn make_directories(&self) {
         for (name, mode) in [("controller", 0o700), ("log", 0o755), ("shared", 0o1777)] {
-            let path = self.state.path().join(name);
+            let path = self.files().join(name);
             fs::create_dir(&path).expect("a new directory can be filled");
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))
                 .expect("a new directory can be changed");
@@ -199,7 +197,7 @@ impl SlurmCluster {
         fs::File::open("/dev/urandom")
             .and_then(|mut random| random.read_exact(&mut key))
             .expect("/dev/urandom can be read");
-        let path = self.state.path().join("munge.key");
+        let path = self.files().join("munge.key");
         fs::write(&path, key).expect("a new directory can be filled");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400))
             .expect("a new file can be changed");
@@ -218,7 +216,7 @@ impl SlurmCluster {
             node.root("setpriv")
                 .args(["--reuid", &uid, "--regid", &gid, "--clear-groups"])
                 .args(["munged", "--num-threads=2"])
-                .arg(option("--key-file", self.state.path().join("munge.key")))
+                .arg(option("--key-file", self.files().join("munge.key")))
                 .args(["--seed-file=/run/munge/seed", "--log-file=/run/munge/log"])
                 .args(["--pid-file=/run/munge/pid"]),
             self,

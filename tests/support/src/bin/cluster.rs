@@ -1,58 +1,55 @@
 //! `make cluster`: a Slurm cluster of two nodes, until Ctrl-C.
 
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use test_support::{Image, SlurmCluster, User};
 
 fn main() {
     let user = User::ordinary();
     let plugstack = std::env::var("PLUGSTACK").unwrap_or_default();
-    let cluster = SlurmCluster::start("");
-    let plugin = plugin(&cluster);
-    cluster.set_plugstack(&format!("{plugin}{plugstack}\n"));
-    let image = Image::OpenMpiBookworm.directory();
-    let shell = cluster.command(&user, "bash");
-    let words: Vec<_> = shell
-        .get_args()
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
+    let cluster = SlurmCluster::start(&plugstack);
     println!(
-        "A cluster of two nodes, c1 and c2, is up. To be {user} on its login host, type\n\
-         \n    nsenter {words}\n\n\
+        "A Slurm cluster of two nodes, c1 and c2, is up. To be {user} on its login host, type\n\
+         \n    {login}\n\n\
          and there, for instance,\n\
-         \n    export SLURM_CONF={conf} PATH={path}\n\
-         \n    sinfo\n    srun -N2 -n4 --mpi=pmix singularity exec {image} ring\n{example}\n\
-         Files for all hosts: {shared}. Lines for plugstack.conf: in $PLUGSTACK.\n\
+         \n    sinfo\n    srun -N2 -n4 --mpi=pmix singularity exec {image} ring\n\n\
+         Files for all hosts: {shared}. Lines for plugstack.conf come from $PLUGSTACK.\n\
          Ctrl-C (or Ctrl-D) takes it down.",
-        example = match plugin.is_empty() {
-            true => String::new(),
-            false => format!(
-                "    srun -N2 -n4 --mpi=pmix --singularity-image={} ring\n",
-                image.display()
-            ),
-        },
         user = user.name(),
-        words = words.join(" "),
-        conf = cluster.configuration_file().display(),
-        path = test_support::search_path(),
-        image = image.display(),
+        login = login(&cluster, &user).display(),
+        image = Image::OpenMpiBookworm.directory().display(),
         shared = cluster.shared().display(),
     );
     wait_for_the_end();
 }
 
-/// The line of plugstack.conf for `$SINGULARITY_PLUGIN`, which is copied to where
-/// all hosts see it.
-fn plugin(cluster: &SlurmCluster) -> String {
-    let Some(built) = std::env::var_os("SINGULARITY_PLUGIN") else {
-        return String::new();
-    };
-    let place = cluster.shared().join("singularity.so");
-    std::fs::copy(&built, &place).expect("SINGULARITY_PLUGIN names a file");
-    format!(
-        "required {} command={}\n",
-        place.display(),
-        test_support::command().display()
-    )
+/// A program that starts a shell of the user's on the login host.
+fn login(cluster: &SlurmCluster, user: &User) -> PathBuf {
+    let shell = cluster.command(user, "/bin/bash");
+    let variables = shell.get_envs().filter_map(|(name, value)| {
+        let value = value?;
+        Some(format!("{}={}", name.to_string_lossy(), quoted(value)))
+    });
+    let words = shell.get_args().map(quoted);
+    let text = format!(
+        "#!/bin/sh\nexec env -i TERM=\"$TERM\" {} {} {} \"$@\"\n",
+        variables.collect::<Vec<_>>().join(" "),
+        quoted(shell.get_program()),
+        words.collect::<Vec<_>>().join(" ")
+    );
+    let place: &Path = &cluster.shared();
+    let place = place.with_file_name("login");
+    std::fs::write(&place, text)
+        .and_then(|()| std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)))
+        .unwrap_or_else(|e| panic!("{}: {e}", place.display()));
+    place
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &OsStr) -> String {
+    format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"))
 }
 
 /// Until Ctrl-C, SIGTERM, or the end of standard input.

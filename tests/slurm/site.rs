@@ -108,16 +108,6 @@ fn wrong_argument(ground: &Ground) {
     output.exited_with(1);
     assert!(output.stderr().starts_with(&expected), "{output}");
     assert_eq!(output.stderr().lines().count(), 1, "{output}");
-    // Where only the node sees it, because the job was submitted before.
-    ground.configure("");
-    let option = image_option(&small());
-    let script = format!(
-        "echo 'required {} colour=red' >/dev/null; srun true; echo $?\n",
-        ground.plugin.display()
-    );
-    let (text, output) = ground.batch(&[&option], &script);
-    output.succeeded();
-    assert_eq!(text, "0\n");
 }
 
 fn panics(ground: &Ground) {

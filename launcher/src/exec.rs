@@ -104,9 +104,8 @@ fn shell(
         OsStr::to_owned,
     );
     let mut words = vec![program.clone()];
-    let is_bash = Path::new(&program).file_name() == Some(OsStr::new("bash"));
     // The user's .bashrc is written for the host, and would set the host's prompt.
-    if is_bash {
+    if Path::new(&program).file_name() == Some(OsStr::new("bash")) {
         words.push("--norc".into());
     }
     words.extend(arguments.iter().cloned());
@@ -114,8 +113,8 @@ fn shell(
     if !command.environment.iter().any(|(name, _)| name == "PS1") {
         let mut prompt = OsString::from("Singularity ");
         prompt.push(request.image.name());
-        // The current directory; other shells would print the letters.
-        prompt.push(if is_bash { ":\\w> " } else { "> " });
+        // bash and busybox replace it by the current directory.
+        prompt.push(":\\w> ");
         command.environment.push(("PS1".into(), prompt));
     }
     command

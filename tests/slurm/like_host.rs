@@ -160,7 +160,9 @@ fn terminal(ground: &Ground) {
         let mut script = ground.cluster.command(&ground.user, "script");
         let output = run(script.args(["-qec", &line, "/dev/null"]));
         // The last words of srun and of the task come in either order.
-        let mut lines: Vec<_> = output.stdout().lines().map(str::to_owned).collect();
+        // A NUL that `script` sends at its own end may be echoed between them.
+        let text = output.stdout().replace("^@", "");
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
         lines.sort();
         outputs.push((output.status.code(), lines.join("\n")));
     }

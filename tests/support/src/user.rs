@@ -2,7 +2,7 @@
 
 use crate::place::search_path;
 use crate::{command, proc};
-use nix::sys::signal::{kill, Signal};
+use nix::sys::signal::{kill, SigHandler, Signal};
 use nix::sys::stat::{umask, Mode};
 use nix::unistd::{chown, getgid, getgroups, getuid, setgroups, setresgid, setresuid};
 use nix::unistd::{Gid, Pid, Uid};
@@ -215,6 +215,11 @@ impl User {
                 setresuid(uid, uid, uid)?;
             }
             umask(Mode::from_bits_truncate(0o022));
+            // A shell that runs the tests in the background ignores these for them.
+            for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+                // SAFETY: the default action is no function that could run wrongly.
+                unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+            }
             Ok(())
         };
         // SAFETY: between fork and exec the closure makes system calls only; it

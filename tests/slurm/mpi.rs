@@ -45,7 +45,19 @@ fn open_mpi(ground: &Ground) {
                 &["ring"],
             ]
             .concat();
-            let output = ground.srun_in(&image, &words);
+            // Open MPI 5.0.7 now and then crashes in MPI_Init when a message of
+            // another node's comes early (mca_pml_ob1_recv_frag_callback_match).
+            let crashed = |output: &test_support::Output| {
+                output
+                    .stderr()
+                    .contains("mca_pml_ob1_recv_frag_callback_match")
+            };
+            let mut output = ground.srun_in(&image, &words);
+            for _ in 0..3 {
+                if crashed(&output) {
+                    output = ground.srun_in(&image, &words);
+                }
+            }
             output.succeeded().quietly();
             expect_ring(&output.stdout(), 4, &output);
         }
@@ -57,18 +69,25 @@ fn open_mpi(ground: &Ground) {
     expect_ring(&output.stdout(), 4, &output);
 }
 
-/// MPICH 4.0 with UCX often does not come out of MPI_Finalize where ranks of a
-/// node have finished and others not: on the host as in an image. What the ranks
+/// MPICH 4.0 with UCX often does not come out of MPI_Finalize where some ranks
+/// have finished and others not: on the host as in an image. What the ranks
 /// print is what counts, and the step is ended then.
 fn mpich(ground: &Ground) {
     let image = Image::MpichBookworm.directory();
-    for more in [&[][..], &["--singularity-contain"]] {
+    let two_nodes: &[&str] = &["-N2", "-n4"];
+    let cases = [
+        (two_nodes, &[][..], 4),
+        (two_nodes, &["--singularity-contain"], 4),
+        (&["-N1", "-n2"], &[], 2),
+    ];
+    for (layout, more, ranks) in cases {
         let mut srun = ground.cluster.command(&ground.user, "srun");
         // All nodes are one kernel: UCX would try shared memory and loopback.
         srun.envs([("UCX_TLS", "tcp,self"), ("UCX_NET_DEVICES", "eth0")]);
         let out = ground.user.work().join("mpich.out");
         let _ = std::fs::remove_file(&out);
-        srun.args(["-N2", "-n4", "--mpi=pmi2", "--job-name=mpich"])
+        srun.args(layout)
+            .args(["--mpi=pmi2", "--job-name=mpich"])
             .arg(format!("--output={}", out.display()))
             .arg(image_option(&image))
             .args(more)
@@ -84,11 +103,14 @@ fn mpich(ground: &Ground) {
             ground.command("scancel", &["--name=mpich"]).succeeded();
         }
         let output = running.wait(LIMIT);
-        expect_ring(&read(), 4, &output);
+        let text = read();
+        assert!(text.contains(&format!("ring of {ranks} ranks")), "{output}");
+        let nodes = ["on c1,", "on c2,"]
+            .iter()
+            .filter(|on| text.contains(**on))
+            .count();
+        assert_eq!(nodes, ranks / 2, "{text}");
     }
-    let output = ground.srun_in(&image, &["-N1", "-n2", "--mpi=pmi2", "ring"]);
-    output.succeeded().quietly();
-    assert!(output.stdout().contains("ring of 2 ranks"), "{output}");
 }
 
 fn single_copy(ground: &Ground) {
@@ -96,7 +118,7 @@ fn single_copy(ground: &Ground) {
         Image::OpenMpiBookworm.directory(),
         Image::OpenMpiBookworm.file(Form::Squashfs),
     ] {
-        // Open MPI says so on standard error where it cannot (FACTS: CMA).
+        // Open MPI says so on standard error where it cannot.
         let words = [
             "-N1",
             "-n2",

@@ -75,7 +75,7 @@ pub enum Wire1 {
     Tcp(String),
 }
 
-/// The launcher's side of this process: what [`crate::detect`] answers.
+/// The launcher's side of this process: what [`crate::detect()`] answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// Who started us; [`Launcher::Unknown`] where nobody did.

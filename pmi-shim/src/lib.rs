@@ -7,7 +7,7 @@
 //! thing too many, turns a job of N ranks into N jobs of one, or a hang. This
 //! crate answers, from the environment and the descriptors alone:
 //!
-//! - [`detect`]: who started us, over which interfaces, which rank we are, and
+//! - [`detect()`]: who started us, over which interfaces, which rank we are, and
 //!   what names the job ([`Host`]);
 //! - [`Host::keeps`]: the variables that have to survive `--cleanenv`;
 //! - [`Host::directories`]: the host directories that have to be visible at the

@@ -104,7 +104,7 @@ fn kill_some(image: std::path::PathBuf, rounds: u64, window: u64) {
             assert_eq!(status.signal(), Some(9), "round {round}, seed {seed}");
         }
     }
-    before.assert_nothing_new();
+    assert_nothing_of_ours(&before);
 }
 
 #[test]

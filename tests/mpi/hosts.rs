@@ -2,7 +2,7 @@
 
 use test_support::{Form, Hosts, Image, Leftovers, Mpi, User};
 
-use crate::ranks::{assert_one_world, different, places, run};
+use crate::ranks::{assert_nothing_of_ours, assert_one_world, different, places, run};
 
 #[test]
 fn two_by_two_ranks_run_on_two_hosts_that_share_a_directory() {
@@ -24,7 +24,7 @@ fn two_by_two_ranks_run_on_two_hosts_that_share_a_directory() {
         }
         std::fs::remove_file(image).expect("the copy is ours");
     }
-    before.assert_nothing_new();
+    assert_nothing_of_ours(&before);
 }
 
 #[test]

@@ -178,7 +178,7 @@ fn ranks_meet_whatever_is_kept_out_of_the_image() {
             .args(["ring", "--size", "1000000"]);
         assert_one_world(&run(&mut job), 2, "MPICH Version: 4.0.2");
     }
-    before.assert_nothing_new();
+    assert_nothing_of_ours(&before);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use test_support::{Form, Image, Leftovers, Mpi, Running, User};
 
-use crate::ranks::{different, places, told, LIMIT};
+use crate::ranks::{assert_nothing_of_ours, different, places, told, LIMIT};
 
 /// The FUSE servers of a user.
 fn servers(user: &User) -> usize {
@@ -79,7 +79,7 @@ fn a_job_has_one_server_for_its_image_and_leaves_none() {
     }
     job.wait(LIMIT).succeeded().quietly();
     assert_eq!(most, 1);
-    before.assert_nothing_new();
+    assert_nothing_of_ours(&before);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn sixty_four_ranks_started_at_once_all_come_up() {
         .arg(Image::OpenMpiBookworm.file(Form::Squashfs));
     job.arg("ring");
     crate::ranks::assert_one_world(&crate::ranks::run(&mut job), 64, "Open MPI v4.1.4");
-    before.assert_nothing_new();
+    assert_nothing_of_ours(&before);
 }
 
 #[test]

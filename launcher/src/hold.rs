@@ -69,13 +69,7 @@ pub fn prepare(
     compose: impl Fn(Image) -> Result<Request, Error>,
 ) -> Result<HeldNamespace, Error> {
     let step = || "prepare a namespace".to_owned();
-    let (ours, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-    .step(step)?;
+    let (ours, theirs) = pair().step(step)?;
     match process::fork().step(step)? {
         Side::Child => {
             drop(ours);
@@ -194,6 +188,16 @@ fn refuse_what_root_must_not_do(request: &Request, user: &User) -> Result<(), Er
     }
 }
 
+/// The two ends between the caller and the child: one message, one answer.
+fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+}
+
 fn send(to: &OwnedFd, result: Result<(OwnedFd, File), Error>) {
     let sent = match &result {
         Ok((namespace, file)) => pass::send(to.as_fd(), &[0], &[namespace.as_fd(), file.as_fd()]),
@@ -261,13 +265,7 @@ mod tests {
 
     #[test]
     fn a_failure_of_the_child_arrives_word_for_word() {
-        let (a, b) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .unwrap();
+        let (a, b) = pair().unwrap();
         let error = Error::new("bind /a: b", "no such file").hint("make it: mkdir");
         send(&a, Err(error.clone()));
         let told = receive(&b, Path::new("/i")).unwrap_err();
@@ -277,13 +275,7 @@ mod tests {
 
     #[test]
     fn a_child_that_dies_without_a_word_is_noticed() {
-        let (a, b) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .unwrap();
+        let (a, b) = pair().unwrap();
         drop(a);
         let told = receive(&b, Path::new("/i")).unwrap_err();
         assert_eq!(

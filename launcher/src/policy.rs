@@ -3,8 +3,6 @@
 //! Owns: every refusal that follows from the request itself. Never: touches the
 //! system. Each refusal names its rule.
 
-use image::FileSystem;
-
 use crate::error::{shown, Error};
 use crate::host::Host;
 use crate::request::{Access, Request};
@@ -24,12 +22,10 @@ pub fn judge(request: &Request) -> Result<(), Error> {
     let root = request.image.root();
     match &request.access {
         Access::Writable => {
-            if let Some(kind @ (FileSystem::Squashfs | FileSystem::Erofs)) =
-                root.map(|r| r.filesystem)
-            {
+            if let Some(root) = root.filter(|root| !root.filesystem.is_writable()) {
                 return Err(Error::new(
                     format!("write to image {image}"),
-                    format!("a {kind} file system cannot be changed"),
+                    format!("a {} file system cannot be changed", root.filesystem),
                 )
                 .hint("use --writable-tmpfs or --overlay DIR, or convert the image to ext4 or a directory"));
             }

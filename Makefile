@@ -11,6 +11,8 @@ TARGET  := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 DIST    := $(TARGET)/dist
 # The one command that is built, tested, shown and installed.
 BIN     := $(DIST)/bin/singularity
+# Programs that it becomes or starts, and people do not.
+LIBEXEC := $(DIST)/libexec/singularity
 # The Slurm plugin, which is built by itself: few machines have Slurm.
 PLUGIN  := $(DIST)/slurm/singularity.so
 
@@ -44,6 +46,10 @@ build: toolchain ## Build the command, its manual pages and its completions
 	@mkdir -p '$(DIST)/bin'
 	@cp '$(TARGET)/$(HOST_TRIPLE)/release/singularity' '$(BIN).new'
 	@mv '$(BIN).new' '$(BIN)'
+	$(CARGO) build --profile tools --locked --package bootstrap --bin builder
+	@mkdir -p '$(LIBEXEC)'
+	@cp '$(TARGET)/tools/builder' '$(LIBEXEC)/builder.new'
+	@mv '$(LIBEXEC)/builder.new' '$(LIBEXEC)/builder'
 	@rm -rf '$(DIST)/man' '$(DIST)/completions'
 	@mkdir -p '$(DIST)/man' '$(DIST)/completions'
 	@'$(BIN)' generate man '$(DIST)/man'

@@ -4,6 +4,8 @@
 //! Owns: syntax. What the words come to on this system is made of them in
 //! [`crate::cmd::enter`].
 
+pub mod images;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -77,8 +79,99 @@ pub enum Verb {
     Shell(Shell),
     /// `singularity test`
     Test(Test),
+    /// A verb that makes, changes or looks at images
+    Images(ImageVerb),
     /// `singularity generate`
     Generate(Generate),
+}
+
+/// The verbs that the builder carries out.
+#[derive(Debug)]
+pub enum ImageVerb {
+    /// `singularity build`
+    Build(images::Build),
+    /// `singularity create`
+    Create(images::Create),
+    /// `singularity bootstrap`
+    Bootstrap(images::Bootstrap),
+    /// `singularity pull`
+    Pull(images::Pull),
+    /// `singularity import`
+    Import(images::Import),
+    /// `singularity export`
+    Export(images::Export),
+    /// `singularity expand`
+    Expand(images::Expand),
+    /// `singularity copy`
+    Copy(images::Copy),
+    /// `singularity convert`
+    Convert(images::Convert),
+    /// `singularity inspect`
+    Inspect(images::Inspect),
+    /// `singularity cache`
+    Cache(images::Cache),
+}
+
+impl ImageVerb {
+    const NAMES: [&'static str; 11] = [
+        "build",
+        "create",
+        "bootstrap",
+        "pull",
+        "import",
+        "export",
+        "expand",
+        "copy",
+        "convert",
+        "inspect",
+        "cache",
+    ];
+
+    fn commands() -> [Command; 11] {
+        [
+            image_verb::<images::Build>("build"),
+            image_verb::<images::Create>("create"),
+            image_verb::<images::Bootstrap>("bootstrap"),
+            image_verb::<images::Pull>("pull"),
+            image_verb::<images::Import>("import"),
+            image_verb::<images::Export>("export"),
+            image_verb::<images::Expand>("expand"),
+            image_verb::<images::Copy>("copy"),
+            image_verb::<images::Convert>("convert"),
+            image_verb::<images::Inspect>("inspect"),
+            image_verb::<images::Cache>("cache"),
+        ]
+    }
+
+    fn parsed(name: &str, options: &mut ArgMatches) -> Option<Result<Self, clap::Error>> {
+        Some(match name {
+            "build" => images::Build::from_arg_matches_mut(options).map(Self::Build),
+            "create" => images::Create::from_arg_matches_mut(options).map(Self::Create),
+            "bootstrap" => images::Bootstrap::from_arg_matches_mut(options).map(Self::Bootstrap),
+            "pull" => images::Pull::from_arg_matches_mut(options).map(Self::Pull),
+            "import" => images::Import::from_arg_matches_mut(options).map(Self::Import),
+            "export" => images::Export::from_arg_matches_mut(options).map(Self::Export),
+            "expand" => images::Expand::from_arg_matches_mut(options).map(Self::Expand),
+            "copy" => images::Copy::from_arg_matches_mut(options).map(Self::Copy),
+            "convert" => images::Convert::from_arg_matches_mut(options).map(Self::Convert),
+            "inspect" => images::Inspect::from_arg_matches_mut(options).map(Self::Inspect),
+            "cache" => images::Cache::from_arg_matches_mut(options).map(Self::Cache),
+            _ => return None,
+        })
+    }
+}
+
+const BUILDER_EXIT_STATUS: &str = "\
+Exit status:
+  0    done
+  255  it could not be done
+  2    wrong usage";
+
+fn image_verb<Options: Args>(name: &'static str) -> Command {
+    Command::new(name)
+        .about(images::about(name))
+        .after_help(BUILDER_EXIT_STATUS)
+        .defer(|command| without_empty_variables(Options::augment_args(command)))
 }
 
 /// A verb whose options are defined when it is the one typed. Every rank of a
@@ -110,13 +203,15 @@ fn without_empty_variables(mut command: Command) -> Command {
 
 impl Subcommand for Verb {
     fn augment_subcommands(command: Command) -> Command {
-        command.subcommands([
-            verb::<Exec>("exec", "Run a command in an image"),
-            verb::<Run>("run", "Run an image's runscript"),
-            verb::<Shell>("shell", "Run a shell in an image"),
-            verb::<Test>("test", "Run an image's own test"),
-            verb::<Generate>("generate", "Write manual pages or shell completions").hide(true),
-        ])
+        command
+            .subcommands([
+                verb::<Exec>("exec", "Run a command in an image"),
+                verb::<Run>("run", "Run an image's runscript"),
+                verb::<Shell>("shell", "Run a shell in an image"),
+                verb::<Test>("test", "Run an image's own test"),
+                verb::<Generate>("generate", "Write manual pages or shell completions").hide(true),
+            ])
+            .subcommands(ImageVerb::commands())
     }
 
     fn augment_subcommands_for_update(command: Command) -> Command {
@@ -125,6 +220,7 @@ impl Subcommand for Verb {
 
     fn has_subcommand(name: &str) -> bool {
         matches!(name, "exec" | "run" | "shell" | "test" | "generate")
+            || ImageVerb::NAMES.contains(&name)
     }
 }
 
@@ -143,7 +239,9 @@ impl FromArgMatches for Verb {
             "shell" => Shell::from_arg_matches_mut(options).map(Self::Shell),
             "test" => Test::from_arg_matches_mut(options).map(Self::Test),
             "generate" => Generate::from_arg_matches_mut(options).map(Self::Generate),
-            _ => Err(missing()),
+            name => ImageVerb::parsed(name, options)
+                .ok_or_else(missing)?
+                .map(Self::Images),
         }
     }
 

@@ -30,18 +30,23 @@ pub fn run(mut words: Vec<OsString>) -> u8 {
     {
         words.splice(0..1, ["singularity".into(), "run".into()]);
     }
-    let cli = match parse(words) {
+    let cli = match parse(&words) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     log::start(&cli);
-    let result = match cli.verb {
+    finish(match cli.verb {
         Verb::Exec(options) => cmd::exec::exec(options),
         Verb::Run(options) => cmd::run::run(options),
         Verb::Shell(options) => cmd::shell::shell(options),
         Verb::Test(options) => cmd::test::test(options),
         Verb::Generate(what) => cmd::generate::generate(what),
-    };
+        Verb::Images(_) => cmd::builder::become_builder(&words),
+    })
+}
+
+/// The exit status that a result stands for; a failure is told.
+pub fn finish(result: Result<(), launcher::Error>) -> u8 {
     match result {
         Ok(()) => 0,
         Err(error) => {
@@ -51,7 +56,11 @@ pub fn run(mut words: Vec<OsString>) -> u8 {
     }
 }
 
-fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
+/// Parses a command line, the program's name first.
+///
+/// # Errors
+/// What is wrong with it, or the help that it asks for: for [`usage`].
+pub fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
     let mut definition = Cli::command();
     let parsed = definition
         .try_get_matches_from_mut(words)
@@ -64,7 +73,7 @@ fn parse(words: Vec<OsString>) -> Result<Cli, clap::Error> {
 }
 
 /// Help and version go to standard output; a mistake gets one line and a hint.
-fn usage(error: &clap::Error) -> u8 {
+pub fn usage(error: &clap::Error) -> u8 {
     if !error.use_stderr() {
         return u8::from(error.print().is_err());
     }

@@ -1,5 +1,6 @@
 //! The verbs, one file each.
 
+pub mod builder;
 pub mod enter;
 pub mod exec;
 pub mod generate;

@@ -1,0 +1,31 @@
+//! How images come to be: definition files, the distributions' own tools,
+//! archives, registries, and packing into every format.
+//!
+//! Owns: everything between a source and a finished image. Never: is linked into
+//! the launching path, the setuid starter or the Slurm plugin.
+
+#![deny(unsafe_code)]
+
+use std::ffi::OsString;
+
+use command::cli::{ImageVerb, Verb};
+use launcher::Error;
+
+/// Carries out a command line of one of the verbs on images, the program's name
+/// first, and returns the exit status.
+pub fn run(words: &[OsString]) -> u8 {
+    let cli = match command::parse(words) {
+        Ok(cli) => cli,
+        Err(error) => return command::usage(&error),
+    };
+    command::log::start(&cli);
+    command::finish(match cli.verb {
+        Verb::Images(verb) => carry_out(verb),
+        _ => Err(Error::new("builder", "not a verb on images")
+            .hint("run singularity, which finds the builder by itself")),
+    })
+}
+
+fn carry_out(verb: ImageVerb) -> Result<(), Error> {
+    Err(Error::new(format!("{verb:?}"), "not there yet"))
+}

@@ -6,6 +6,11 @@
 
 #![deny(unsafe_code)]
 
+mod failure;
+pub mod pack;
+pub mod tree;
+pub mod unpack;
+
 use std::ffi::OsString;
 
 use command::cli::{ImageVerb, Verb};

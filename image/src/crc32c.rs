@@ -28,7 +28,7 @@ const TABLE: [u32; 256] = {
 };
 
 /// Carries the remainder `crc` on over `bytes`.
-pub(crate) fn extend(crc: u32, bytes: &[u8]) -> u32 {
+pub fn extend(crc: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(crc, |crc, byte| {
         let index = usize::from(crc as u8 ^ byte);
         (crc >> 8) ^ TABLE.get(index).copied().unwrap_or(0)

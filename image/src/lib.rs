@@ -37,6 +37,7 @@ pub mod sif;
 mod squashfs;
 
 pub use architecture::Architecture;
+pub use crc32c::extend as crc32c;
 pub use erofs::{Erofs, ErofsAlgorithms};
 pub use error::{Error, Fault, Kind};
 pub use ext::{Ext, ExtState, ExtVersion};

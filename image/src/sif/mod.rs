@@ -7,6 +7,7 @@
 //! verifies no signature.
 
 mod object;
+mod write;
 
 use crate::architecture::Architecture;
 use crate::bytes::{array, le32, le64, until_nul};
@@ -18,6 +19,7 @@ use crate::recognise::{
 use crate::shown::Shown;
 
 pub use object::{DataType, Descriptor, Details, Header, Link, PartitionContent, PartitionRole};
+pub use write::{DESCRIPTORS_AT, LAUNCH, USUAL_DESCRIPTORS};
 
 /// The length of the header.
 pub const HEADER_LENGTH: usize = 128;
@@ -178,7 +180,16 @@ fn parse_header(raw: &[u8; HEADER_LENGTH], file_size: u64) -> Result<Header, Fau
     Ok(header)
 }
 
-/// A time, which is signed.
+/// Without the padding at its end.
+fn trimmed(extra: &[u8]) -> &[u8] {
+    let end = extra
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    extra.get(..end).unwrap_or_default()
+}
+
+/// A time, or another number that is signed.
 fn seconds(raw: &[u8], at: usize) -> i64 {
     i64::from_le_bytes(array(raw, at))
 }
@@ -224,8 +235,10 @@ fn parse_descriptor(raw: &[u8], file_size: u64) -> Result<Option<Descriptor>, Fa
         size_with_padding: le64(raw, 33),
         created: seconds(raw, 41),
         modified: seconds(raw, 49),
+        owner: [seconds(raw, 57), seconds(raw, 65)],
         name: until_nul(raw.get(73..201).unwrap_or_default()).to_vec(),
         details: parse_details(data_type, extra),
+        extra: trimmed(extra).to_vec(),
     }))
 }
 

@@ -177,8 +177,12 @@ pub struct Descriptor {
     pub created: i64,
     /// When it was last changed.
     pub modified: i64,
+    /// The user and group it belonged to; written as zero nowadays.
+    pub owner: [i64; 2],
     /// Its name, as it is written there.
     pub name: Vec<u8>,
     /// What only its type has.
     pub details: Details,
+    /// The same as it is written there, without the zeroes at its end.
+    pub extra: Vec<u8>,
 }

@@ -1,0 +1,142 @@
+//! squashfs, by mksquashfs(1) of squashfs-tools.
+//!
+//! Blocks of 32 KiB and the fast levels of zstd: an MPI program reads a little of
+//! a hundred files when it starts, and whole blocks are unpacked for that.
+//! docs/PERFORMANCE.md has the figures.
+
+use std::path::Path;
+
+use image::Shown;
+use launcher::Error;
+
+use super::survey::Survey;
+use super::tools::Tool;
+use super::{Compression, Output, Packing};
+
+const COMPRESSORS: [&str; 7] = ["zstd", "lz4", "lz4hc", "gzip", "xz", "lzo", "none"];
+
+/// Whether mksquashfs can compress so.
+///
+/// # Errors
+/// An unknown compressor, or a level that it does not have.
+pub(super) fn check(compression: Option<&Compression>) -> Result<(), Error> {
+    let Some(Compression { name, level }) = compression else {
+        return Ok(());
+    };
+    let step = || format!("compression {}", Shown::new(name));
+    if !COMPRESSORS.contains(&name.as_str()) {
+        return Err(
+            Error::new(step(), "squashfs has no compressor of this name").hint(format!(
+                "one of {}; some take a level, as in zstd:19",
+                COMPRESSORS.join(", ")
+            )),
+        );
+    }
+    let levels = match name.as_str() {
+        "zstd" => 1..=22,
+        "gzip" | "lzo" => 1..=9,
+        _ if level.is_some() => {
+            return Err(Error::new(step(), format!("{name} has no levels"))
+                .hint(format!("write {name} alone")))
+        }
+        _ => return Ok(()),
+    };
+    match level {
+        Some(level) if !levels.contains(level) => Err(Error::new(
+            step(),
+            format!(
+                "its levels are {} to {}, not {level}",
+                levels.start(),
+                levels.end()
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn options(compression: Option<&Compression>) -> Vec<String> {
+    let zstd = Compression {
+        name: "zstd".to_owned(),
+        level: Some(3),
+    };
+    let Compression { name, level } = compression.unwrap_or(&zstd);
+    let mut words = match name.as_str() {
+        "none" => vec!["-noI", "-noId", "-noD", "-noF", "-noX"],
+        "lz4hc" => vec!["-comp", "lz4", "-Xhc"],
+        name => vec!["-comp", name],
+    };
+    // xz is chosen for size, and takes long per block however small that is.
+    words.extend(["-b", if name == "xz" { "128K" } else { "32K" }]);
+    let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    if let Some(level) = level {
+        words.extend(["-Xcompression-level".to_owned(), level.to_string()]);
+    }
+    words
+}
+
+/// Writes the tree into the output, from byte `offset` on.
+pub(super) fn write(
+    tree: &Path,
+    packing: &Packing,
+    output: &Output,
+    offset: u64,
+) -> Result<(), Error> {
+    let mut tool = Tool::new("mksquashfs", "squashfs-tools");
+    // Without -exit-on-error a file that cannot be read becomes an empty one.
+    tool.arg(tree)
+        .arg(output.path_for_tools())
+        .args(["-noappend", "-no-progress", "-quiet", "-exit-on-error"])
+        .args(options(packing.compression.as_ref()));
+    if offset > 0 {
+        tool.args(["-offset", &offset.to_string()]);
+    }
+    // mksquashfs refuses times by option beside the variable.
+    tool.env_remove("SOURCE_DATE_EPOCH");
+    if let Some(epoch) = packing.epoch {
+        tool.args(["-reproducible", "-mkfs-time", &epoch.to_string()]);
+        if Survey::of(tree)?.newest > i64::try_from(epoch).unwrap_or(i64::MAX) {
+            tool.args(["-all-time", &epoch.to_string()]);
+        }
+    }
+    tool.succeed(|| format!("pack image {}", Shown::new(output.place())))
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compressors_and_their_levels_are_checked_before_anything_is_done() {
+        let table: [(&str, Option<u32>, Option<&str>); 8] = [
+            ("zstd", None, None),
+            ("zstd", Some(22), None),
+            (
+                "zstd",
+                Some(23),
+                Some("compression zstd: its levels are 1 to 22, not 23"),
+            ),
+            (
+                "gzip",
+                Some(0),
+                Some("compression gzip: its levels are 1 to 9, not 0"),
+            ),
+            ("lz4", Some(1), Some("compression lz4: lz4 has no levels")),
+            ("none", None, None),
+            ("lz4hc", None, None),
+            (
+                "bzip2",
+                None,
+                Some("compression bzip2: squashfs has no compressor of this name"),
+            ),
+        ];
+        for (name, level, expected) in table {
+            let compression = Compression {
+                name: name.to_owned(),
+                level,
+            };
+            let complaint = check(Some(&compression)).err().map(|e| e.to_string());
+            assert_eq!(complaint.as_deref(), expected, "{name} {level:?}");
+        }
+    }
+}

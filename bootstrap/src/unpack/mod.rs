@@ -1,0 +1,38 @@
+//! Images and archives become directory trees.
+//!
+//! Owns: which reader a format has. Never: mounts, or runs anything of an image.
+
+use crate::tree::extract::{Lost, Owner};
+use std::path::PathBuf;
+
+/// Owners by path below the top, for what a directory could not be given.
+pub type Owners = Vec<(PathBuf, Owner)>;
+
+/// Says what a directory could not be given. `kept` says that the owners are
+/// remembered elsewhere.
+pub fn tell(lost: &Lost, kept: bool) {
+    let shown = |path: &PathBuf| image::Shown::new(path).to_string();
+    if let (Some((first, _)), false) = (lost.owners.first(), kept) {
+        tracing::warn!(
+            "{} files belong to you instead of their owners, as in {}: \
+             without root or subordinate ids they cannot be given away",
+            lost.owners.len(),
+            shown(first)
+        );
+    }
+    if let Some(first) = lost.devices.first() {
+        tracing::warn!(
+            "{} device files are left out, as is {}: only root can make them",
+            lost.devices.len(),
+            shown(first)
+        );
+    }
+    if let Some((first, name)) = lost.attributes.first() {
+        tracing::warn!(
+            "{} extended attributes are left out, as is {} of {}",
+            lost.attributes.len(),
+            image::Shown::bytes(name),
+            shown(first)
+        );
+    }
+}

@@ -6,6 +6,8 @@
 //! what is asked for is read: the header, the program headers, the dynamic
 //! section and the strings it names.
 
+mod symbols;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
@@ -15,6 +17,8 @@ use std::os::unix::ffi::OsStringExt;
 use crate::architecture::Architecture;
 use crate::bytes::{be16, be32, be64, le16, le32, le64, until_nul};
 use crate::read::{read_up_to, FileAt, ReadAt};
+
+pub use symbols::{symbols, Symbols};
 
 /// More program headers than this are not believed. Real programs have a dozen.
 const MOST_SEGMENTS: u16 = 512;
@@ -28,13 +32,16 @@ const LONGEST_NAME: usize = 4096;
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PT_INTERP: u32 = 3;
+const PF_X: u32 = 1;
 const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
+const DT_SYMTAB: u64 = 6;
 const DT_STRSZ: u64 = 10;
 const DT_SONAME: u64 = 14;
 const DT_RPATH: u64 = 15;
 const DT_RUNPATH: u64 = 29;
+const DT_GNU_HASH: u64 = 0x6fff_fef5;
 
 /// 32 or 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +75,9 @@ pub struct Elf {
     pub soname: Option<OsString>,
     /// Where it wants its libraries looked for: `DT_RUNPATH`, or else `DT_RPATH`.
     pub runpath: Option<OsString>,
+    /// Whether that is a `DT_RPATH`, which comes before `LD_LIBRARY_PATH` and counts for
+    /// the libraries of its libraries too (ld.so(8)).
+    pub is_rpath: bool,
 }
 
 /// Why a file could not be described.
@@ -111,8 +121,8 @@ pub fn describe_file(file: &File) -> Result<Elf, Error> {
     describe(&FileAt::new(file)?)
 }
 
-/// Describes anything that can be read at an offset.
-pub fn describe<R: ReadAt + ?Sized>(input: &R) -> Result<Elf, Error> {
+/// The first bytes of the file, and how numbers are written in it.
+fn describe_layout<R: ReadAt + ?Sized>(input: &R) -> Result<([u8; 64], Layout), Error> {
     let mut header = [0; 64];
     let got = read_up_to(input, &mut header, 0)?;
     if got < 20 || !header.starts_with(b"\x7fELF") {
@@ -133,6 +143,12 @@ pub fn describe<R: ReadAt + ?Sized>(input: &R) -> Result<Elf, Error> {
     if got < if layout.wide { 64 } else { 52 } {
         return Err(Error::Damaged("truncated"));
     }
+    Ok((header, layout))
+}
+
+/// Describes anything that can be read at an offset.
+pub fn describe<R: ReadAt + ?Sized>(input: &R) -> Result<Elf, Error> {
+    let (header, layout) = describe_layout(input)?;
     let machine = layout.half(&header, 18);
     let segments = segments(input, layout, &header)?;
     let dynamic = segments.iter().find(|s| s.kind == PT_DYNAMIC);
@@ -151,6 +167,7 @@ pub fn describe<R: ReadAt + ?Sized>(input: &R) -> Result<Elf, Error> {
         needed: Vec::new(),
         soname: None,
         runpath: None,
+        is_rpath: false,
     };
     if let Some(interpreter) = segments.iter().find(|s| s.kind == PT_INTERP) {
         let name = text(input, interpreter.offset, interpreter.file_size)?;
@@ -200,6 +217,7 @@ impl Layout {
 #[derive(Clone, Copy)]
 struct Segment {
     kind: u32,
+    flags: u32,
     offset: u64,
     address: u64,
     file_size: u64,
@@ -236,6 +254,7 @@ fn segments<R: ReadAt + ?Sized>(
             let (offset, address, size) = if layout.wide { (8, 16, 32) } else { (4, 8, 16) };
             Segment {
                 kind: layout.word(raw, 0),
+                flags: layout.word(raw, if layout.wide { 4 } else { 24 }),
                 offset: layout.address(raw, offset),
                 address: layout.address(raw, address),
                 file_size: layout.address(raw, size),
@@ -249,6 +268,8 @@ fn segments<R: ReadAt + ?Sized>(
 struct Dynamic {
     strings: Option<u64>,
     strings_size: Option<u64>,
+    symbols: Option<u64>,
+    gnu_hash: Option<u64>,
     needed: Vec<u64>,
     soname: Option<u64>,
     rpath: Option<u64>,
@@ -304,6 +325,7 @@ fn read_dynamic<R: ReadAt + ?Sized>(
         .runpath
         .or(dynamic.rpath)
         .and_then(|at| string(at).ok());
+    elf.is_rpath = dynamic.runpath.is_none() && elf.runpath.is_some();
     Ok(())
 }
 
@@ -330,6 +352,8 @@ fn dynamic_entries<R: ReadAt + ?Sized>(
                 DT_NULL => return Ok(found),
                 DT_NEEDED if found.needed.len() < MOST_NEEDED => found.needed.push(value),
                 DT_STRTAB => found.strings = Some(value),
+                DT_SYMTAB => found.symbols = Some(value),
+                DT_GNU_HASH => found.gnu_hash = Some(value),
                 DT_STRSZ => found.strings_size = Some(value),
                 DT_SONAME => found.soname = Some(value),
                 DT_RPATH => found.rpath = Some(value),
@@ -344,6 +368,23 @@ fn dynamic_entries<R: ReadAt + ?Sized>(
         at = at.saturating_add(got as u64);
     }
     Ok(found)
+}
+
+/// Where in the file the data of a program is: offset and length of each segment that
+/// is loaded and not executed; of all of them, where the linker has put constants and
+/// code into one.
+///
+/// # Errors
+/// As [`describe`].
+pub fn data<R: ReadAt + ?Sized>(input: &R) -> Result<Vec<(u64, u64)>, Error> {
+    let (header, layout) = describe_layout(input)?;
+    let segments = segments(input, layout, &header)?;
+    let loaded = || segments.iter().filter(|s| s.kind == PT_LOAD);
+    let mixed = loaded().next().is_some_and(|s| s.flags & PF_X != 0);
+    Ok(loaded()
+        .filter(|s| mixed || s.flags & PF_X == 0)
+        .map(|s| (s.offset, s.file_size))
+        .collect())
 }
 
 /// The NUL-terminated text at a place, at most `room` bytes; `None` if it is empty

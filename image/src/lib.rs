@@ -29,6 +29,7 @@ mod erofs;
 mod error;
 mod ext;
 mod foreign;
+pub mod mpi;
 mod open;
 mod read;
 mod recognise;

@@ -6,6 +6,7 @@ mod damaged;
 mod elf;
 mod foreign;
 mod make;
+mod mpi;
 mod opening;
 mod real;
 mod seeds;

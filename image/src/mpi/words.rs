@@ -1,0 +1,233 @@
+//! From the words of a command to the program that will call MPI.
+//!
+//! Owns: what shells, interpreters and wrappers make of their words, as far as it can
+//! be known without running them. Never: expands or executes; a guess is called one.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::known::base_name;
+use super::loader::Loader;
+use super::root::beginning;
+use super::{of_elf, survey, Depth, Mpi, ProgramMpi, Question};
+
+/// `#!` lines and wrappers are followed so often; the kernel follows five.
+const DEEPEST: u32 = 8;
+/// So much of a script is looked through.
+const MOST_SCRIPT: u64 = 64 << 10;
+/// So many programs that a script may start are looked at.
+const MOST_CANDIDATES: usize = 64;
+/// So many words of a wrapper are tried as the command it executes.
+const MOST_WORDS: usize = 64;
+
+/// What a program does with its words, by its name.
+enum Kind {
+    /// Executes commands that it is told as text.
+    Shell,
+    /// Executes the command that stands somewhere behind its options.
+    Wrapper,
+    /// May load an MPI library itself.
+    Interpreter,
+    /// Anything else.
+    Program,
+}
+
+fn kind(name: &OsStr) -> Kind {
+    let Some(name) = name.to_str() else {
+        return Kind::Program;
+    };
+    match name {
+        "sh" | "bash" | "dash" | "ash" | "ksh" | "mksh" | "zsh" | "fish" | "csh" | "tcsh"
+        | "rbash" | "yash" => Kind::Shell,
+        "env" | "time" | "nice" | "ionice" | "taskset" | "numactl" | "strace" | "ltrace"
+        | "gdb" | "valgrind" | "perf" | "stdbuf" | "timeout" | "setarch" | "linux64" | "chrt"
+        | "nohup" | "setsid" | "prlimit" | "busybox" | "catchsegv" | "hpcrun" | "nsys"
+        | "scorep" | "tau_exec" | "vtune" | "rocprof" | "ld.so" | "xargs" | "command" => {
+            Kind::Wrapper
+        }
+        "perl" | "ruby" | "julia" | "R" | "Rscript" | "octave" | "octave-cli" | "java" | "node"
+        | "lua" | "tclsh" | "guile" | "matlab" | "ipython" | "ipython3" | "conda" | "mamba"
+        | "micromamba" | "make" | "pypy" | "pypy3" => Kind::Interpreter,
+        _ if name.starts_with("python") => Kind::Interpreter,
+        _ if name.starts_with("ld-linux") || name.starts_with("ld-musl") => Kind::Wrapper,
+        _ => Kind::Program,
+    }
+}
+
+/// Which MPI the command uses.
+pub(super) fn judge(loader: &Loader<'_>, question: &Question<'_>) -> ProgramMpi {
+    let judge = Judge { loader, question };
+    judge.words(question.words, DEEPEST)
+}
+
+struct Judge<'a, 'r> {
+    loader: &'a Loader<'r>,
+    question: &'a Question<'a>,
+}
+
+impl Judge<'_, '_> {
+    fn words(&self, words: &[OsString], deeper: u32) -> ProgramMpi {
+        let Some((program, arguments)) = words.split_first() else {
+            return ProgramMpi::Without;
+        };
+        // What cannot be executed will be told by who tries.
+        let Some((path, file)) = self.executable(program) else {
+            return ProgramMpi::Without;
+        };
+        let head = beginning(&file, 256).unwrap_or_default();
+        if let Some(line) = head.strip_prefix(b"#!") {
+            let Some(deeper) = deeper.checked_sub(1) else {
+                return self.unknown();
+            };
+            return self.words(&through_interpreter(line, &path, arguments), deeper);
+        }
+        if !head.starts_with(b"\x7fELF") {
+            // execvp(3) has the shell read it.
+            return self.script(&file);
+        }
+        if let Some(mpi) = self.linked(&path, file) {
+            return ProgramMpi::With(mpi);
+        }
+        match kind(base_name(program)) {
+            Kind::Program => ProgramMpi::Without,
+            Kind::Shell => self.shell(arguments),
+            Kind::Interpreter => self.unknown(),
+            Kind::Wrapper => {
+                let Some(deeper) = deeper.checked_sub(1) else {
+                    return self.unknown();
+                };
+                let rest = (0..arguments.len().min(MOST_WORDS))
+                    .filter_map(|at| arguments.get(at..))
+                    .find(|rest| rest.first().is_some_and(|word| self.is_command(word)));
+                rest.map_or(ProgramMpi::Without, |rest| self.words(rest, deeper))
+            }
+        }
+    }
+
+    /// A word that is the command of a wrapper, and not an option or a setting.
+    fn is_command(&self, word: &OsStr) -> bool {
+        let is_option = word.as_bytes().starts_with(b"-") || word.as_bytes().contains(&b'=');
+        // busybox carries its commands in itself.
+        !is_option && (self.executable(word).is_some() || matches!(kind(word), Kind::Shell))
+    }
+
+    /// The path and the file that execvp(3) would find.
+    fn executable(&self, program: &OsStr) -> Option<(PathBuf, File)> {
+        let root = self.loader.root();
+        let open = |path: PathBuf| {
+            let path = self.question.directory.join(path);
+            Some((path.clone(), root.executable(&path)?))
+        };
+        if program.as_bytes().contains(&b'/') {
+            return open(program.into());
+        }
+        if program.is_empty() {
+            return None;
+        }
+        self.question
+            .path
+            .as_bytes()
+            .split(|&byte| byte == b':')
+            .find_map(|directory| open(Path::new(OsStr::from_bytes(directory)).join(program)))
+    }
+
+    fn linked(&self, path: &Path, file: File) -> Option<Mpi> {
+        of_elf(
+            self.loader,
+            self.loader.program(path, file)?,
+            self.question.depth,
+        )
+    }
+
+    /// A shell with these arguments.
+    fn shell(&self, arguments: &[OsString]) -> ProgramMpi {
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            let bytes = word.as_bytes();
+            if bytes.starts_with(b"-") && !bytes.starts_with(b"--") && bytes.contains(&b'c') {
+                let text = words.next().map(|text| text.as_bytes()).unwrap_or_default();
+                // `sh -c '"$@"' sh ./app` names the program behind the text.
+                let mut all = text.to_vec();
+                for word in words {
+                    all.push(b'\n');
+                    all.extend_from_slice(word.as_bytes());
+                }
+                return self.text(&all);
+            }
+            if bytes.starts_with(b"-") || bytes.starts_with(b"+") {
+                continue;
+            }
+            let path = self.question.directory.join(word);
+            return match self.loader.root().file(&path) {
+                Some(file) => self.script(&file),
+                None => ProgramMpi::Without,
+            };
+        }
+        self.unknown()
+    }
+
+    fn script(&self, file: &File) -> ProgramMpi {
+        self.text(&beginning(file, MOST_SCRIPT).unwrap_or_default())
+    }
+
+    /// Looks for a program with MPI among the words of a shell's text.
+    fn text(&self, text: &[u8]) -> ProgramMpi {
+        let mut tried = std::collections::HashSet::new();
+        let separates = |byte: &u8| byte.is_ascii_whitespace() || b";|&()<>\"'`{}=".contains(byte);
+        let candidates = text
+            .split(separates)
+            .filter(|word| {
+                word.first()
+                    .is_some_and(|byte| byte.is_ascii_alphanumeric() || b"./_".contains(byte))
+            })
+            .map(OsStr::from_bytes)
+            .filter(|word| tried.insert(*word))
+            .take(MOST_CANDIDATES);
+        for word in candidates {
+            let found = self
+                .executable(word)
+                .and_then(|(path, file)| self.linked(&path, file));
+            if let Some(mpi) = found {
+                return ProgramMpi::With(mpi);
+            }
+        }
+        self.unknown()
+    }
+
+    /// What the root holds, one of each family and version.
+    fn unknown(&self) -> ProgramMpi {
+        let mut found: Vec<Mpi> = Vec::new();
+        for mpi in survey::of_mpi(self.loader, self.question.depth == Depth::Thorough) {
+            let is_known = |known: &Mpi| known.family == mpi.family && known.version == mpi.version;
+            if !found.iter().any(is_known) {
+                found.push(mpi);
+            }
+        }
+        match found.is_empty() {
+            true => ProgramMpi::Without,
+            false => ProgramMpi::Unknown(found),
+        }
+    }
+}
+
+/// The words that the kernel makes of a script with this `#!` line.
+fn through_interpreter(line: &[u8], script: &Path, arguments: &[OsString]) -> Vec<OsString> {
+    let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.trim_ascii();
+    let (interpreter, option) = match line.iter().position(u8::is_ascii_whitespace) {
+        Some(end) => line.split_at(end),
+        None => (line, &[][..]),
+    };
+    // Linux hands all that follows on as one word; env -S and our guess split it.
+    let options = option
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    std::iter::once(interpreter)
+        .chain(options)
+        .map(|word| OsStr::from_bytes(word).to_owned())
+        .chain([script.as_os_str().to_owned()])
+        .chain(arguments.iter().cloned())
+        .collect()
+}

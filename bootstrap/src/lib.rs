@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod definition;
 mod failure;
 pub mod pack;
 pub mod tree;

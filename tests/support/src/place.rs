@@ -68,10 +68,7 @@ fn built() -> PathBuf {
         );
         return path;
     }
-    let target = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(dir) => top().join(dir),
-        None => top().join("target"),
-    };
+    let target = target();
     let triples = fs::read_dir(&target)
         .into_iter()
         .flatten()
@@ -93,31 +90,80 @@ fn built() -> PathBuf {
         })
 }
 
+/// Where cargo puts what it builds.
+fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => top().join(dir),
+        None => top().join("target"),
+    }
+}
+
 fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }
 
-/// The same file, or a copy of it where others can reach it.
+/// The same file, or a copy of it where others can reach it. The programs that it
+/// becomes or starts are beside it, as they are where it is installed.
 fn for_everybody(path: &Path) -> PathBuf {
-    if reachable(path) {
+    let prefix = path.parent().and_then(Path::parent);
+    let beside = prefix.map(|prefix| programs(&prefix.join("libexec/singularity")));
+    let (programs, here) = match beside {
+        Some(programs) if !programs.is_empty() => (programs, true),
+        _ => (built_programs(), false),
+    };
+    if here && reachable(path) {
         return path.to_owned();
     }
-    let data = fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let directory = store().join(format!(
-        "bin/{}.{}.{}",
-        data.ino(),
-        data.size(),
-        data.mtime_nsec()
-    ));
-    let copy = directory.join("singularity");
+    let key: Vec<_> = std::iter::once(path)
+        .chain(programs.iter().map(PathBuf::as_path))
+        .map(|path| {
+            let data = fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            format!("{}.{}.{}", data.ino(), data.size(), data.mtime_nsec())
+        })
+        .collect();
+    let directory = store().join("bin").join(key.join("-"));
+    let copy = directory.join("bin/singularity");
     if !copy.exists() {
-        fs::create_dir_all(&directory)
-            .unwrap_or_else(|e| panic!("make {}: {e}", directory.display()));
-        let new = directory.join(format!("new.{}", std::process::id()));
-        fs::copy(path, &new).unwrap_or_else(|e| panic!("copy to {}: {e}", new.display()));
-        fs::rename(&new, &copy).unwrap_or_else(|e| panic!("rename to {}: {e}", copy.display()));
+        for program in &programs {
+            let name = program.file_name().expect("a program has a name");
+            copy_to(program, &directory.join("libexec/singularity").join(name));
+        }
+        copy_to(path, &copy);
     }
     copy
+}
+
+/// Copies a program to where none is, or the same.
+fn copy_to(from: &Path, to: &Path) {
+    let directory = to.parent().expect("a file is in a directory");
+    fs::create_dir_all(directory).unwrap_or_else(|e| panic!("make {}: {e}", directory.display()));
+    let new = directory.join(format!("new.{}", std::process::id()));
+    fs::copy(from, &new).unwrap_or_else(|e| panic!("copy to {}: {e}", new.display()));
+    fs::rename(&new, to).unwrap_or_else(|e| panic!("rename to {}: {e}", to.display()));
+}
+
+/// The files of a directory, if there is one, sorted.
+fn programs(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut programs: Vec<_> = entries.map(|entry| entry.path()).collect();
+    programs.sort();
+    programs
+}
+
+/// What cargo has built of the programs of `libexec`, where `make build` was not run.
+fn built_programs() -> Vec<PathBuf> {
+    let target = target();
+    ["builder", "pmi-bridge"]
+        .iter()
+        .filter_map(|name| {
+            ["tools", "release", "debug"]
+                .iter()
+                .map(|profile| target.join(profile).join(name))
+                .filter_map(|path| Some((modified(&path)?, path)))
+                .max()
+                .map(|(_, path)| path)
+        })
+        .collect()
 }
 
 /// True if any user may pass through every directory above `path`.

@@ -1,0 +1,11 @@
+//! The verbs that make, change and look at images, as root and as an ordinary user
+//! meet them, on real package archives and with real tools.
+//!
+//! Each test has a user of its own and fails if anything of that user's is left
+//! behind; see [`ground::Ground`], which `tests/cli` has too.
+
+#[allow(dead_code)]
+#[path = "../cli/ground.rs"]
+mod ground;
+
+mod usage;

@@ -48,6 +48,9 @@ mod hygiene;
 mod identity;
 mod keep;
 
+pub mod core;
+pub mod seat;
+
 pub use detect::detect;
 pub use directories::Why;
 pub use environment::Environment;

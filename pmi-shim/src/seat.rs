@@ -531,7 +531,10 @@ mod tests {
             Message::Hello(hello()),
             Message::Seat(Seat::default()),
             Message::Seat(Seat {
-                unset: vec![Unset::Name("PMI_PORT".into()), Unset::Prefix("PMIX_".into())],
+                unset: vec![
+                    Unset::Name("PMI_PORT".into()),
+                    Unset::Prefix("PMIX_".into()),
+                ],
                 set: vec![("PMI_RANK".into(), "3".into())],
                 descriptor: Some("PMI_FD".into()),
             }),

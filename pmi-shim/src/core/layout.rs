@@ -428,7 +428,10 @@ mod tests {
             ("c1", &["c1"]),
             ("c[1-2]", &["c1", "c2"]),
             ("c[08-10,7],login", &["c08", "c09", "c10", "c7", "login"]),
-            ("r[1-2]n[1-2]-ib", &["r1n1-ib", "r1n2-ib", "r2n1-ib", "r2n2-ib"]),
+            (
+                "r[1-2]n[1-2]-ib",
+                &["r1n1-ib", "r1n2-ib", "r2n1-ib", "r2n2-ib"],
+            ),
         ];
         for (text, hosts) in cases {
             assert_eq!(hosts_in(text).unwrap(), *hosts, "{text}");

@@ -1,0 +1,50 @@
+//! `pmi-bridge`: stands between a job's launcher and the programs of a node (or
+//! one program) whose MPI does not speak the launcher's interface.
+//!
+//! Started by the launching path of `singularity`, never by hand: see
+//! `pmi_shim::seat` for when and how, and docs/ARCHITECTURE.md for the whole.
+//!
+//! ```text
+//! pmi-bridge node LISTENER [--munge=DIRECTORY]
+//! pmi-bridge rank CONNECTION
+//! ```
+//! LISTENER, CONNECTION and DIRECTORY are numbers of inherited descriptors: a
+//! listening socket of [`pmi_shim::seat::name`], one end of a socket pair, and the
+//! host's directory of munge's socket. Standard error is the first rank's.
+
+mod node;
+mod seating;
+mod sys;
+
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+/// Wrong words on the command line.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let form = words.next();
+    let descriptor = words.next().and_then(|number| inherited(&number));
+    let munge = match words.next() {
+        None => Ok(None),
+        Some(word) => word
+            .strip_prefix("--munge=")
+            .and_then(inherited)
+            .map(Some)
+            .ok_or(word),
+    };
+    match (form.as_deref(), descriptor, munge, words.next()) {
+        (Some("node"), Some(listener), Ok(munge), None) => node::serve(listener, munge),
+        _ => {
+            eprintln!("pmi-bridge: started by hand; `singularity exec` starts it where needed");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// The inherited descriptor of that number.
+fn inherited(number: &str) -> Option<OwnedFd> {
+    let number: i32 = number.parse().ok()?;
+    (number > 2).then(|| sys::take(number)).flatten()
+}

@@ -1,0 +1,32 @@
+//! The `unsafe` of the bridge, one call a function.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+/// Takes an inherited descriptor, if it is open, as this process's own; it will
+/// not be inherited further.
+pub fn take(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_SETFD takes an integer.
+    let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    Errno::result(result).ok()?;
+    // SAFETY: it is open, as fcntl(2) has just said, and each number is taken once, at the start
+    // of the process, from its command line: nothing else owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Owns a descriptor that recvmsg(2) has just delivered.
+pub fn received(number: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just put it into this process, and the one caller, which reads the
+    // message it came with, hands each number over once.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+/// Sends a signal to the process of a pidfd. See pidfd_send_signal(2).
+pub fn signal_process(process: BorrowedFd<'_>, signal: libc::c_int) -> Result<(), Errno> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    let descriptor = process.as_raw_fd();
+    // SAFETY: without a siginfo the kernel fills in one as kill(2) does, and reads no memory.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, none, 0) };
+    Errno::result(result).map(drop)
+}

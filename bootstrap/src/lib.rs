@@ -8,9 +8,15 @@
 
 pub mod definition;
 mod failure;
+pub mod log;
 pub mod pack;
+pub mod place;
+pub mod progress;
+pub mod space;
+pub mod tool;
 pub mod tree;
 pub mod unpack;
+pub mod workdir;
 
 use std::ffi::OsString;
 
@@ -20,6 +26,7 @@ use launcher::Error;
 /// Carries out a command line of one of the verbs on images, the program's name
 /// first, and returns the exit status.
 pub fn run(words: &[OsString]) -> u8 {
+    space::become_it_if_asked(words);
     let cli = match command::parse(words) {
         Ok(cli) => cli,
         Err(error) => return command::usage(&error),

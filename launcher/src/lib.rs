@@ -43,6 +43,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 pub use error::{Error, Kind};
 pub use hold::HeldNamespace;
 pub use host::Host;
+pub use namespace::why_no_user_namespace;
 pub use plan::Plan;
 pub use privilege::User;
 pub use request::Request;

@@ -38,6 +38,11 @@ pub fn make(host: &Host, user: bool, extra: Unshared) -> Result<(), Error> {
     Ok(())
 }
 
+/// Why unshare(2) of a user namespace failed, with the setting that forbids it.
+pub fn why_no_user_namespace(errno: Errno) -> Error {
+    refused(errno, true)
+}
+
 fn refused(errno: Errno, user: bool) -> Error {
     if !user {
         return Error::call("make a mount namespace", errno);

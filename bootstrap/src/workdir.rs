@@ -1,0 +1,273 @@
+//! Directories for what is not finished: where a root is put together, and where
+//! an image is written before it takes its place.
+//!
+//! Owns: making and removing them. They go when dropped; where the builder is
+//! interrupted or killed, [`crate::space::janitor`] removes them; and where that
+//! is killed too, a later run of the same user's does. Never: puts anything there.
+
+use std::collections::hash_map::RandomState;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use image::Shown;
+use launcher::Error;
+use nix::errno::Errno;
+use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
+
+use crate::space::{janitor, sys};
+
+/// What the names of work directories begin with.
+const PREFIX: &str = "singularity-build-";
+
+/// What the names of directories beside an image-to-be begin with.
+const HIDDEN_PREFIX: &str = ".singularity-build-";
+
+/// Where work directories are made: what is asked for, else `SINGULARITY_TMPDIR`,
+/// `TMPDIR`, /tmp.
+pub fn temporary_directory(asked: Option<&Path>) -> PathBuf {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    asked
+        .map(Path::to_owned)
+        .or_else(|| named("SINGULARITY_TMPDIR").map(PathBuf::from))
+        .or_else(|| named("TMPDIR").map(PathBuf::from))
+        .unwrap_or_else(|| "/tmp".into())
+}
+
+/// A directory of mode 0700 that goes with everything in it when dropped.
+#[derive(Debug)]
+pub struct WorkDir {
+    path: PathBuf,
+    /// Holds the lock that tells later runs that somebody works here.
+    _lock: File,
+}
+
+impl WorkDir {
+    /// Makes one in the directory of [`temporary_directory`], and removes those
+    /// that earlier runs of the same user's had to leave there.
+    ///
+    /// # Errors
+    /// As mkdir(2), with what to do about it.
+    pub fn new(tmpdir: Option<&Path>) -> Result<Self, Error> {
+        let place = temporary_directory(tmpdir);
+        Self::make(&place, PREFIX).map_err(|error| {
+            let hint = "--tmpdir, SINGULARITY_TMPDIR or TMPDIR names another place to work in";
+            let step = format!("make a work directory in {}", Shown::new(&place));
+            Error::io(step, &error).hint(hint)
+        })
+    }
+
+    fn make(place: &Path, prefix: &str) -> std::io::Result<Self> {
+        let place = fs::canonicalize(place)?;
+        remove_stale(&place, prefix);
+        loop {
+            let path = place.join(format!("{prefix}{}", random_name()));
+            janitor::remember(&path);
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    janitor::forget(&path);
+                }
+                Err(error) => {
+                    janitor::forget(&path);
+                    return Err(error);
+                }
+                Ok(()) => {
+                    let lock = open_directory(&path)?;
+                    // Where the file system knows no locks, nobody else removes it.
+                    let _ = sys::lock(lock.as_fd());
+                    return Ok(Self { path, _lock: lock });
+                }
+            }
+        }
+    }
+
+    /// Where it is: an absolute path without links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        match remove(&self.path) {
+            Ok(()) => janitor::forget(&self.path),
+            // The janitor has another try, from outside of all mounts.
+            Err(error) => tracing::debug!("remove {}: {error}", self.path.display()),
+        }
+    }
+}
+
+/// An image that is being written, in a directory of its own beside the place
+/// that it takes when it is finished.
+#[derive(Debug)]
+pub struct Partial {
+    directory: WorkDir,
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Partial {
+    /// Prepares to write `target`, a file or a directory, which nobody sees
+    /// before [`Partial::put_in_place`].
+    ///
+    /// # Errors
+    /// The directory of `target` is missing or cannot be written to.
+    pub fn beside(target: &Path) -> Result<Self, Error> {
+        let step = || format!("write {}", Shown::new(target));
+        let Some(name) = target.file_name() else {
+            return Err(Error::new(step(), "this is not a name for an image")
+                .hint("give the name of the image to make"));
+        };
+        let parent = match target.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        let directory = WorkDir::make(parent, HIDDEN_PREFIX).map_err(|error| {
+            let place = Shown::new(parent);
+            Error::io(step(), &error).hint(match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOENT) => format!("there is no directory {place}: make it before"),
+                Some(Errno::ENOSPC | Errno::EDQUOT) => {
+                    format!("the file system of {place} is full, or your quota (df, quota)")
+                }
+                _ => format!("{place} has to be a directory that you can write to"),
+            })
+        })?;
+        let target = directory.path.parent().unwrap_or(Path::new("/")).join(name);
+        Ok(Self {
+            path: directory.path.join(name),
+            directory,
+            target,
+        })
+    }
+
+    /// Where to write; nothing is there yet.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where it will be.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Gives what was written its place, in one step. With `replace`, what was
+    /// there before goes.
+    ///
+    /// # Errors
+    /// Something is there, without `replace`; as rename(2).
+    pub fn put_in_place(self, replace: bool) -> Result<(), Error> {
+        let step = || format!("write {}", Shown::new(&self.target));
+        let rename = |flags| renameat2(AT_FDCWD, &self.path, AT_FDCWD, &self.target, flags);
+        let flags = if replace {
+            RenameFlags::RENAME_EXCHANGE
+        } else {
+            RenameFlags::RENAME_NOREPLACE
+        };
+        match rename(flags) {
+            Ok(()) => Ok(()),
+            Err(Errno::EEXIST) => {
+                Err(Error::new(step(), "it exists already").hint("--force replaces it"))
+            }
+            // Nothing was there to exchange with.
+            Err(Errno::ENOENT) if replace => {
+                rename(RenameFlags::empty()).map_err(|errno| Error::call(step(), errno))
+            }
+            // Some network file systems know plain renames only.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                let there = self.target.symlink_metadata();
+                if there.is_ok() && !replace {
+                    return Err(Error::new(step(), "it exists already").hint("--force replaces it"));
+                }
+                if there.is_ok_and(|data| data.is_dir()) {
+                    let old = self.directory.path.join("replaced");
+                    fs::rename(&self.target, old).map_err(|error| Error::io(step(), &error))?;
+                }
+                rename(RenameFlags::empty()).map_err(|errno| Error::call(step(), errno))
+            }
+            Err(errno) => Err(Error::call(step(), errno)),
+        }
+        .inspect(|()| drop(self.directory))
+    }
+}
+
+/// Twelve letters that nobody can guess.
+pub(crate) fn random_name() -> String {
+    let number = RandomState::new().build_hasher().finish();
+    format!("{:012x}", number & 0xffff_ffff_ffff)
+}
+
+fn open_directory(path: &Path) -> std::io::Result<File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// Removes what earlier runs of this user's left, which nobody holds a lock on.
+fn remove_stale(place: &Path, prefix: &str) {
+    let me = nix::unistd::geteuid().as_raw();
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let ours = is_ours(&name, prefix)
+            && entry
+                .metadata()
+                .is_ok_and(|data| data.is_dir() && data.uid() == me);
+        if !ours {
+            continue;
+        }
+        let Ok(lock) = open_directory(&path) else {
+            continue;
+        };
+        if sys::lock(lock.as_fd()).is_ok() {
+            tracing::debug!("remove {}, which a killed run left", path.display());
+            // Somebody else may be at it as well.
+            let _ = remove(&path);
+        }
+    }
+}
+
+fn is_ours(name: &OsString, prefix: &str) -> bool {
+    let Some(rest) = name.as_encoded_bytes().strip_prefix(prefix.as_bytes()) else {
+        return false;
+    };
+    rest.len() == 12 && rest.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// Removes a file or a directory with all that is in it, whatever its modes;
+/// that it is gone already is no error. Follows no link.
+pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
+    let once = || match path.symlink_metadata() {
+        Ok(data) if data.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    let mut result = once();
+    if result
+        .as_ref()
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    {
+        open_up(path.as_os_str());
+        result = once();
+    }
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Lets this user search and change a directory and all below it.
+fn open_up(path: &OsStr) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = Path::new(path);
+    if !path.symlink_metadata().is_ok_and(|data| data.is_dir()) {
+        return;
+    }
+    // What cannot be opened, removing tells.
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        open_up(entry.path().as_os_str());
+    }
+}

@@ -343,13 +343,15 @@ impl Version {
     }
 }
 
-/// The root of cargo's target directory, which it marks.
+/// The root of cargo's target directory, which it marks: above TARGET/PROFILE/build/
+/// PACKAGE/out, with or without the first.
 fn target_directory(out: &Path) -> PathBuf {
-    // With --target the directory of the target is marked too.
-    let marked = out
-        .ancestors()
-        .filter(|place| place.join("CACHEDIR.TAG").is_file());
-    marked.last().unwrap_or(out).to_path_buf()
+    let marked = |place: &&Path| place.join("CACHEDIR.TAG").is_file();
+    let place = [5, 4]
+        .into_iter()
+        .filter_map(|above| out.ancestors().nth(above))
+        .find(marked);
+    place.unwrap_or(out).to_path_buf()
 }
 
 /// The C sources in a directory, sorted; none where there is no such directory.

@@ -13,7 +13,10 @@
 //! host's directory of munge's socket. Standard error is the first rank's.
 
 mod node;
+#[allow(dead_code)]
+mod pmix;
 mod seating;
+#[allow(dead_code)]
 mod sys;
 
 use std::os::fd::OwnedFd;

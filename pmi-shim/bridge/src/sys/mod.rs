@@ -1,5 +1,7 @@
 //! The `unsafe` of the bridge, one call a function.
 
+pub mod pmix;
+
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;

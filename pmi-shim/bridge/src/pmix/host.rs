@@ -1,0 +1,213 @@
+//! A rank of a job whose launcher speaks PMIx.
+//!
+//! libpmix's calls wait for the host's server, so a thread of their own makes them.
+//! A blob is put under a name of its own for each exchange, committed, and fetched
+//! from every rank after a fence that collects.
+
+use super::mailbox::{mailbox, Mailbox, Post};
+use super::settle_environment;
+use crate::sys::pmix::client::{Client, Of};
+use crate::sys::pmix::Status;
+use pmi_shim::core::{Abort, Host, HostEvent, Interest, Job, Layout, Rank};
+use std::ffi::CString;
+use std::sync::{mpsc, Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the host may take to hear of an abort before this process ends anyhow.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the thread is asked to do, one after another.
+enum Command {
+    Gather(Vec<u8>),
+    Finalize,
+}
+
+/// The adapter. There is one a process.
+pub struct PmixHost {
+    commands: mpsc::Sender<Command>,
+    events: Mailbox<HostEvent>,
+    /// There from [`HostEvent::Ready`] on; for an abort while the thread waits.
+    client: Arc<OnceLock<Client>>,
+}
+
+impl PmixHost {
+    /// Begins to connect to the server that the environment names.
+    ///
+    /// # Errors
+    /// No thread or no socket can be made.
+    pub fn connect() -> std::io::Result<PmixHost> {
+        settle_environment();
+        let (post, events) = mailbox()?;
+        let (commands, todo) = mpsc::channel();
+        let client = Arc::new(OnceLock::new());
+        let place = Arc::clone(&client);
+        thread::Builder::new()
+            .name("host".into())
+            .spawn(move || serve(&place, &post, &todo))?;
+        Ok(PmixHost {
+            commands,
+            events,
+            client,
+        })
+    }
+
+    fn ask(&self, command: Command) {
+        // The thread ends only after it has told why.
+        let _ = self.commands.send(command);
+    }
+}
+
+impl Host for PmixHost {
+    fn interests(&self) -> Vec<Interest> {
+        vec![Interest {
+            descriptor: self.events.descriptor(),
+            write: false,
+        }]
+    }
+
+    fn proceed(&mut self, _now: Instant) -> Vec<HostEvent> {
+        self.events.take()
+    }
+
+    fn gather(&mut self, blob: Vec<u8>) {
+        self.ask(Command::Gather(blob));
+    }
+
+    fn finalize(&mut self) {
+        self.ask(Command::Finalize);
+    }
+
+    fn abort(&mut self, abort: &Abort) {
+        let (done, told) = mpsc::channel();
+        let (client, abort) = (Arc::clone(&self.client), abort.clone());
+        let telling = thread::Builder::new().spawn(move || {
+            if let Some(client) = client.get() {
+                client.abort(abort.status, &abort.reason);
+            }
+            let _ = done.send(());
+        });
+        if telling.is_ok() {
+            let _ = told.recv_timeout(FAREWELL);
+        }
+    }
+}
+
+/// The thread: connects, and then does as it is asked until something fails.
+fn serve(place: &OnceLock<Client>, post: &Post<HostEvent>, todo: &mpsc::Receiver<Command>) {
+    let worse = post.clone();
+    let connected = Client::connect(move |status| {
+        worse.send(HostEvent::Aborted(Abort::new(1, ended(status))));
+    });
+    let client = match connected {
+        Ok(client) => place.get_or_init(|| client),
+        Err(status) => {
+            let reason = format!("cannot connect to the launcher's PMIx server: {status}");
+            return post.send(HostEvent::Aborted(Abort::new(1, reason)));
+        }
+    };
+    let job = match job(client) {
+        Ok(job) => job,
+        Err(reason) => return post.send(HostEvent::Aborted(Abort::new(1, reason))),
+    };
+    let size = job.layout.size();
+    post.send(HostEvent::Ready(job));
+    let mut exchanges = 0_u64;
+    while let Ok(command) = todo.recv() {
+        let event = match command {
+            Command::Gather(blob) => {
+                exchanges += 1;
+                match gather(client, size, exchanges, blob) {
+                    Ok(blobs) => HostEvent::Gathered(blobs),
+                    Err(status) => {
+                        let reason = format!("the launcher's PMIx fence failed: {status}");
+                        HostEvent::Aborted(Abort::new(1, reason))
+                    }
+                }
+            }
+            Command::Finalize => {
+                // The job is through: nothing that fails now matters to it.
+                if let Err(status) = client.finalize() {
+                    tracing::debug!(%status, "finalize");
+                }
+                HostEvent::Finalized
+            }
+        };
+        post.send(event);
+    }
+}
+
+/// What the status of an event means for the job.
+fn ended(status: Status) -> String {
+    if status.is_lost_connection() {
+        "the launcher's PMIx server has gone".to_owned()
+    } else {
+        format!("the launcher ends the job: {status}")
+    }
+}
+
+/// One exchange among all ranks.
+fn gather(client: &Client, size: u32, number: u64, blob: Vec<u8>) -> Result<Vec<Vec<u8>>, Status> {
+    let key = CString::new(format!("singularity.{number}")).unwrap_or_default();
+    // A block of no bytes is no block to libpmix: one byte more.
+    let mut block = blob;
+    block.push(0);
+    client.put(&key, &block)?;
+    client.commit()?;
+    client.fence(true)?;
+    let own = client.rank();
+    (0..size)
+        .map(|rank| {
+            let mut block = match rank == own {
+                true => block.clone(),
+                false => client.bytes(rank, &key)?,
+            };
+            block.pop();
+            Ok(block)
+        })
+        .collect()
+}
+
+/// What the host says of the job.
+fn job(client: &Client) -> Result<Job, String> {
+    let rank = client.rank();
+    let size = client
+        .number(Of::Job, libpmix::PMIX_JOB_SIZE)
+        .filter(|&size| rank < size)
+        .ok_or("the launcher's PMIx server does not tell the size of the job")?;
+    let layout = layout(client, size)?;
+    let hosts: Option<Vec<String>> = (0..layout.nodes())
+        .map(|node| {
+            let first = *layout.ranks_on(node).first()?;
+            client.text(Of::Rank(first), libpmix::PMIX_HOSTNAME)
+        })
+        .collect();
+    let name = client.nspace().to_string_lossy();
+    Ok(Job {
+        name: name.chars().filter(char::is_ascii_graphic).collect(),
+        layout,
+        local: vec![rank],
+        hosts: hosts.unwrap_or_default(),
+    })
+}
+
+/// Which rank is on which node. Servers tell it in different ways.
+fn layout(client: &Client, size: u32) -> Result<Layout, String> {
+    let peers = [Of::Rank(client.rank()), Of::Job]
+        .into_iter()
+        .find_map(|of| client.text(of, libpmix::PMIX_LOCAL_PEERS));
+    if peers.is_some_and(|peers| peers.split(',').count() == size as usize) {
+        return Layout::on_one_node(size).map_err(|bad| bad.to_string());
+    }
+    let numbers: Option<Vec<u32>> = (0..size)
+        .map(|rank| client.number(Of::Rank(rank), libpmix::PMIX_NODEID))
+        .collect();
+    if let Some(numbers) = numbers {
+        return Layout::of_nodes(&numbers).map_err(|bad| bad.to_string());
+    }
+    let unknown = |status| format!("the launcher's PMIx server does not tell the nodes: {status}");
+    let nodes = client.nodes().map_err(unknown)?;
+    let ranks: Result<Vec<Vec<Rank>>, Status> =
+        nodes.iter().map(|node| client.ranks_on(node)).collect();
+    Layout::of_ranks(&ranks.map_err(unknown)?).map_err(|bad| bad.to_string())
+}

@@ -1,0 +1,30 @@
+//! PMIx on either side of the bridge: [`host`] makes a rank of the host's job out of
+//! this process, [`app`] serves the programs in the image.
+//!
+//! Both only translate between libpmix and the neutral core. libpmix has threads and
+//! calls that wait, the bridge has one loop that never does: [`mailbox`] lies between.
+
+pub mod app;
+mod describe;
+pub mod host;
+mod mailbox;
+
+/// Leaves of the settings that libpmix reads from its environment only those that
+/// every server and client of ours needs, and takes away what would lead it
+/// elsewhere. Before any thread is there.
+///
+/// `gds=hash`: job data come over the connection, and need no files of the host's;
+/// `psec=native`: no munge, which the image may not reach.
+fn settle_environment() {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PMIX_MCA_") {
+            std::env::remove_var(name);
+        }
+    }
+    for (name, value) in SETTINGS {
+        std::env::set_var(name, value);
+    }
+}
+
+/// The same for the programs, whose libpmix is another.
+const SETTINGS: [(&str, &str); 2] = [("PMIX_MCA_gds", "hash"), ("PMIX_MCA_psec", "native")];

@@ -1,0 +1,423 @@
+//! A PMIx server: what the programs in the image connect to.
+//!
+//! libpmix's own thread calls [`Upcalls`]; an implementation must come back at once,
+//! and answers later through what it was handed.
+
+use super::info::{Array, List, Value};
+use super::{copied, copied_slice, guarded, process, Rank, Status};
+use std::ffi::{c_char, c_void, CStr, CString};
+use std::ptr::null_mut;
+use std::sync::{mpsc, OnceLock};
+
+/// What the library asks of the one who runs it.
+pub trait Upcalls: Send + Sync {
+    /// A rank has connected (`PMIx_Init`).
+    fn connected(&self, rank: Rank);
+    /// A rank has left in order (`PMIx_Finalize`).
+    fn finalized(&self, rank: Rank);
+    /// A rank asks for the end of the job (`PMIx_Abort`).
+    fn aborted(&self, rank: Rank, code: i32, reason: &str);
+    /// All local ranks are at a fence. `data` is what they bring, `everybody` whether
+    /// it is the fence of the whole job.
+    fn fence(&self, data: Vec<u8>, everybody: bool, answer: Answer);
+    /// What a rank of another node has put is asked for.
+    fn wanted(&self, rank: Rank, answer: Answer);
+}
+
+/// The one who is asked. There is one server a process.
+static UPCALLS: OnceLock<Box<dyn Upcalls>> = OnceLock::new();
+
+/// Where the answer to an upcall goes. Dropped, it is an error.
+pub struct Answer {
+    callback: libpmix::pmix_modex_cbfunc_t,
+    data: *mut c_void,
+}
+
+// SAFETY: libpmix takes the answer from any thread (it shifts it to its own), and
+// nobody reads what the pointer points to here.
+unsafe impl Send for Answer {}
+
+impl Answer {
+    /// Gives the answer: data, or what went wrong.
+    pub fn give(mut self, answer: Result<Vec<u8>, Status>) {
+        self.send(answer);
+    }
+
+    fn send(&mut self, answer: Result<Vec<u8>, Status>) {
+        let Some(callback) = self.callback.take() else {
+            return;
+        };
+        let (status, block) = match answer {
+            Ok(block) => (Status::SUCCESS, block),
+            Err(status) => (status, Vec::new()),
+        };
+        // Kept until libpmix says that it has read it: `release` takes it back.
+        let kept = Box::into_raw(Box::new(block));
+        // SAFETY: just made from a box, so it points to a live vector.
+        let block: &Vec<u8> = unsafe { &*kept };
+        let (start, length) = match block.is_empty() {
+            true => (null_mut(), 0),
+            false => (block.as_ptr().cast_mut().cast::<c_char>(), block.len()),
+        };
+        // SAFETY: libpmix's own function with its own data, called once; the block
+        // lives until `release`, which it is told with what to call.
+        unsafe {
+            callback(
+                status.0,
+                start,
+                length,
+                self.data,
+                Some(release),
+                kept.cast(),
+            )
+        };
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.send(Err(Status::ERROR));
+    }
+}
+
+/// libpmix has read the block of an answer.
+extern "C" fn release(kept: *mut c_void) {
+    if !kept.is_null() {
+        // SAFETY: it is the pointer made in `Answer::send`, given back once.
+        drop(unsafe { Box::from_raw(kept.cast::<Vec<u8>>()) });
+    }
+}
+
+/// What [`Server::shortened`] is given.
+#[derive(Clone, Copy)]
+pub enum Shortened {
+    /// Names, with commas between them.
+    Nodes,
+    /// For each node its ranks with commas, and semicolons between the nodes.
+    Ranks,
+}
+
+/// The running server.
+pub struct Server {
+    nspace: CString,
+}
+
+impl Server {
+    /// Starts the server: a thread, and a socket on 127.0.0.1. Files go below
+    /// `directory`, which is the caller's to remove.
+    ///
+    /// # Errors
+    /// A socket or a file cannot be made.
+    pub fn start(
+        directory: &CStr,
+        nspace: CString,
+        upcalls: Box<dyn Upcalls>,
+    ) -> Result<Server, Status> {
+        if UPCALLS.set(upcalls).is_err() {
+            return Err(Status::ERROR);
+        }
+        let mut directives = List::default();
+        for key in [libpmix::PMIX_SERVER_TMPDIR, libpmix::PMIX_SYSTEM_TMPDIR] {
+            directives.add(key, Value::Text(directory.to_owned()))?;
+        }
+        directives.add(
+            libpmix::PMIX_SERVER_NSPACE,
+            Value::text("singularity-bridge"),
+        )?;
+        directives.add(libpmix::PMIX_SERVER_RANK, Value::Rank(0))?;
+        let mut directives = Array::of(directives)?;
+        // The library keeps a copy.
+        let mut module = libpmix::pmix_server_module_t {
+            client_connected2: Some(client_connected),
+            client_finalized: Some(client_finalized),
+            abort: Some(abort),
+            fence_nb: Some(fence),
+            direct_modex: Some(direct_modex),
+            ..NOTHING
+        };
+        // SAFETY: module and directives live through the call, and are copied.
+        let answer = unsafe {
+            libpmix::PMIx_server_init(&mut module, directives.start(), directives.length())
+        };
+        Status::check(answer)?;
+        Ok(Server { nspace })
+    }
+
+    /// Tells what the job is; before any client.
+    ///
+    /// # Errors
+    /// Something in the list is not as it must be.
+    pub fn describe(&self, local_ranks: usize, job: List) -> Result<(), Status> {
+        let mut job = Array::of(job)?;
+        completed(|callback, data| {
+            // SAFETY: name and list live until the callback, which `completed` waits
+            // for; the data is what the callback wants.
+            unsafe {
+                libpmix::PMIx_server_register_nspace(
+                    self.nspace.as_ptr(),
+                    i32::try_from(local_ranks).unwrap_or(i32::MAX),
+                    job.start(),
+                    job.length(),
+                    callback,
+                    data,
+                )
+            }
+        })
+    }
+
+    /// Lets a rank connect, from processes with these ids.
+    ///
+    /// # Errors
+    /// The rank was not described.
+    pub fn expect(&self, rank: Rank, uid: u32, gid: u32) -> Result<(), Status> {
+        let name = process(&self.nspace, rank);
+        completed(|callback, data| {
+            // SAFETY: the name lives until the callback, which `completed` waits for;
+            // no object of ours goes with it; the data is what the callback wants.
+            unsafe {
+                libpmix::PMIx_server_register_client(&name, uid, gid, null_mut(), callback, data)
+            }
+        })
+    }
+
+    /// A list of node names, or of the ranks of each, in the short form that clients
+    /// expect (`PMIX_NODE_MAP`, `PMIX_PROC_MAP`).
+    ///
+    /// # Errors
+    /// The list is empty.
+    pub fn shortened(&self, list: &CStr, of: Shortened) -> Result<Value, Status> {
+        let mut short: *mut c_char = null_mut();
+        let answer = match of {
+            Shortened::Nodes => {
+                // SAFETY: the list is live and only read; `short` is ours.
+                unsafe { libpmix::PMIx_generate_regex(list.as_ptr(), &mut short) }
+            }
+            Shortened::Ranks => {
+                // SAFETY: as above.
+                unsafe { libpmix::PMIx_generate_ppn(list.as_ptr(), &mut short) }
+            }
+        };
+        Status::check(answer)?;
+        let text = copied(short).ok_or(Status::ERROR)?;
+        super::free(short);
+        Ok(Value::Text(text))
+    }
+
+    /// The variables by which a rank finds this server.
+    ///
+    /// # Errors
+    /// The rank was not described.
+    pub fn environment(&self, rank: Rank) -> Result<Vec<(String, String)>, Status> {
+        let name = process(&self.nspace, rank);
+        let mut list: *mut *mut c_char = null_mut();
+        // SAFETY: the name is live and only read; the list is ours, and empty.
+        let answer = unsafe { libpmix::PMIx_server_setup_fork(&name, &mut list) };
+        Status::check(answer)?;
+        let mut variables = Vec::new();
+        for index in 0.. {
+            // The list ends with null, where the loop does.
+            let entry = copied_slice(list.wrapping_add(index), 1);
+            let Some(entry) = entry.first().and_then(|&text| copied(text)) else {
+                break;
+            };
+            if let Some((name, value)) = entry.to_string_lossy().split_once('=') {
+                variables.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        // SAFETY: allocated for us by PMIx_server_setup_fork, and copied.
+        unsafe { libpmix::PMIx_Argv_free(list) };
+        Ok(variables)
+    }
+
+    /// What a local rank has put and committed; waits until it has.
+    ///
+    /// # Errors
+    /// It is not one of ours, or `patience` is over.
+    pub fn committed(&self, rank: Rank, patience: std::time::Duration) -> Result<Vec<u8>, Status> {
+        let name = process(&self.nspace, rank);
+        let (sender, receiver) = mpsc::channel::<Result<Vec<u8>, Status>>();
+        let data = Box::into_raw(Box::new(sender));
+        // SAFETY: the name is copied; the data is what `response` takes back, once.
+        let answer =
+            unsafe { libpmix::PMIx_server_dmodex_request(&name, Some(response), data.cast()) };
+        Status::check(answer)?;
+        receiver
+            .recv_timeout(patience)
+            .unwrap_or(Err(Status(libpmix::PMIX_ERR_TIMEOUT)))
+    }
+
+    /// Stops the server. Ranks that are still connected lose it.
+    pub fn stop(self) {
+        // SAFETY: it takes no arguments, and no other call is running: `self` is gone.
+        let answer = unsafe { libpmix::PMIx_server_finalize() };
+        if let Err(status) = Status::check(answer) {
+            tracing::debug!(%status, "stop the server");
+        }
+    }
+}
+
+/// Makes a call that ends with a callback, and waits for that.
+fn completed(
+    call: impl FnOnce(libpmix::pmix_op_cbfunc_t, *mut c_void) -> i32,
+) -> Result<(), Status> {
+    let (sender, receiver) = mpsc::channel::<Status>();
+    let data = Box::into_raw(Box::new(sender));
+    match Status(call(Some(complete), data.cast())) {
+        Status::SUCCESS => Status::check(receiver.recv().unwrap_or(Status::ERROR).0),
+        // No callback follows, and the few bytes of `data` stay.
+        at_once => Status::check(at_once.0),
+    }
+}
+
+/// The end of a call that [`completed`] waits for.
+extern "C" fn complete(status: i32, data: *mut c_void) {
+    // SAFETY: it is the box of `completed`, and comes once.
+    let sender = unsafe { Box::from_raw(data.cast::<mpsc::Sender<Status>>()) };
+    guarded((), || sender.send(Status(status)).unwrap_or_default());
+}
+
+/// The answer that [`Server::committed`] waits for.
+extern "C" fn response(status: i32, block: *mut c_char, length: usize, data: *mut c_void) {
+    // SAFETY: it is the box of `committed`, and comes once.
+    let sender = unsafe { Box::from_raw(data.cast::<mpsc::Sender<Result<Vec<u8>, Status>>>()) };
+    let block = copied_slice(block.cast::<u8>(), length);
+    guarded((), || {
+        sender
+            .send(Status::check(status).map(|()| block))
+            .unwrap_or_default()
+    });
+}
+
+/// The rank of a name that libpmix hands to an upcall.
+fn rank_of(name: *const libpmix::pmix_proc_t) -> Option<Rank> {
+    // SAFETY: null or a name that lives until the upcall returns.
+    unsafe { name.as_ref() }.map(|name| name.rank)
+}
+
+extern "C" fn client_connected(
+    name: *const libpmix::pmix_proc_t,
+    _object: *mut c_void,
+    _info: *mut libpmix::pmix_info_t,
+    _length: usize,
+    _callback: libpmix::pmix_op_cbfunc_t,
+    _data: *mut c_void,
+) -> i32 {
+    guarded(Status::ERROR.0, || {
+        if let (Some(upcalls), Some(rank)) = (UPCALLS.get(), rank_of(name)) {
+            upcalls.connected(rank);
+        }
+        // Done, and no callback follows.
+        Status::DONE.0
+    })
+}
+
+extern "C" fn client_finalized(
+    name: *const libpmix::pmix_proc_t,
+    _object: *mut c_void,
+    _callback: libpmix::pmix_op_cbfunc_t,
+    _data: *mut c_void,
+) -> i32 {
+    guarded(Status::ERROR.0, || {
+        if let (Some(upcalls), Some(rank)) = (UPCALLS.get(), rank_of(name)) {
+            upcalls.finalized(rank);
+        }
+        Status::DONE.0
+    })
+}
+
+extern "C" fn abort(
+    name: *const libpmix::pmix_proc_t,
+    _object: *mut c_void,
+    code: i32,
+    reason: *const c_char,
+    _processes: *mut libpmix::pmix_proc_t,
+    _count: usize,
+    _callback: libpmix::pmix_op_cbfunc_t,
+    _data: *mut c_void,
+) -> i32 {
+    guarded(Status::ERROR.0, || {
+        let reason = copied(reason).unwrap_or_default();
+        if let (Some(upcalls), Some(rank)) = (UPCALLS.get(), rank_of(name)) {
+            upcalls.aborted(rank, code, &reason.to_string_lossy());
+        }
+        Status::DONE.0
+    })
+}
+
+extern "C" fn fence(
+    names: *const libpmix::pmix_proc_t,
+    count: usize,
+    _info: *const libpmix::pmix_info_t,
+    _length: usize,
+    block: *mut c_char,
+    block_length: usize,
+    callback: libpmix::pmix_modex_cbfunc_t,
+    data: *mut c_void,
+) -> i32 {
+    guarded(Status::ERROR.0, || {
+        let ranks: Vec<Rank> = copied_slice(names, count)
+            .iter()
+            .map(|name| name.rank)
+            .collect();
+        let block = copied_slice(block.cast::<u8>(), block_length);
+        let answer = Answer { callback, data };
+        match UPCALLS.get() {
+            Some(upcalls) => {
+                upcalls.fence(block, ranks == [libpmix::PMIX_RANK_WILDCARD], answer);
+            }
+            None => drop(answer),
+        }
+        Status::SUCCESS.0
+    })
+}
+
+extern "C" fn direct_modex(
+    name: *const libpmix::pmix_proc_t,
+    _info: *const libpmix::pmix_info_t,
+    _length: usize,
+    callback: libpmix::pmix_modex_cbfunc_t,
+    data: *mut c_void,
+) -> i32 {
+    guarded(Status::ERROR.0, || {
+        let answer = Answer { callback, data };
+        match (UPCALLS.get(), rank_of(name)) {
+            (Some(upcalls), Some(rank)) => upcalls.wanted(rank, answer),
+            _ => drop(answer),
+        }
+        Status::SUCCESS.0
+    })
+}
+
+/// A server that does nothing: what is absent, the library refuses by itself, and
+/// the MPI reports as its own error (spawning, connecting, groups, publishing).
+const NOTHING: libpmix::pmix_server_module_t = libpmix::pmix_server_module_t {
+    client_connected: None,
+    client_finalized: None,
+    abort: None,
+    fence_nb: None,
+    direct_modex: None,
+    publish: None,
+    lookup: None,
+    unpublish: None,
+    spawn: None,
+    connect: None,
+    disconnect: None,
+    register_events: None,
+    deregister_events: None,
+    listener: None,
+    notify_event: None,
+    query: None,
+    tool_connected: None,
+    log: None,
+    allocate: None,
+    job_control: None,
+    monitor: None,
+    get_credential: None,
+    validate_credential: None,
+    iof_pull: None,
+    push_stdin: None,
+    group: None,
+    fabric: None,
+    client_connected2: None,
+    session_control: None,
+};

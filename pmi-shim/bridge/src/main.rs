@@ -12,13 +12,16 @@
 //! listening socket of [`pmi_shim::seat::name`], one end of a socket pair, and the
 //! host's directory of munge's socket. Standard error is the first rank's.
 
+mod member;
 mod node;
-#[allow(dead_code)]
 mod pmix;
+mod rank;
 mod seating;
-#[allow(dead_code)]
 mod sys;
 
+use member::MakeApp;
+use pmi_shim::core::App;
+use pmi_shim::seat::AppInterface;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
@@ -39,11 +42,20 @@ fn main() -> ExitCode {
     };
     match (form.as_deref(), descriptor, munge, words.next()) {
         (Some("node"), Some(listener), Ok(munge), None) => node::serve(listener, munge),
+        (Some("rank"), Some(connection), Ok(None), None) => rank::serve(connection),
         _ => {
             eprintln!("pmi-bridge: started by hand; `singularity exec` starts it where needed");
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// The adapter for programs that want this interface.
+fn app_for(interface: AppInterface) -> MakeApp {
+    Box::new(move |job| match interface {
+        AppInterface::Pmix => Ok(Box::new(pmix::app::PmixApp::start(job)?) as Box<dyn App>),
+        AppInterface::Pmi1 | AppInterface::Pmi2 => Err("wire".into()),
+    })
 }
 
 /// The inherited descriptor of that number.

@@ -32,3 +32,20 @@ pub fn signal_process(process: BorrowedFd<'_>, signal: libc::c_int) -> Result<()
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, none, 0) };
     Errno::result(result).map(drop)
 }
+
+/// Waits until one of the descriptors can be read, or written where that is wanted
+/// too, for so many milliseconds (-1: without end). See poll(2).
+pub fn poll(wanted: &[(RawFd, bool)], timeout: i32) -> Result<(), Errno> {
+    let mut polled: Vec<libc::pollfd> = wanted
+        .iter()
+        .map(|&(fd, write)| libc::pollfd {
+            fd,
+            events: libc::POLLIN | if write { libc::POLLOUT } else { 0 },
+            revents: 0,
+        })
+        .collect();
+    // SAFETY: the array is ours and as long as is said. A number that is not open is
+    // reported as such in the array.
+    let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
+    Errno::result(count).map(drop)
+}

@@ -1,0 +1,328 @@
+//! One member of a job through its life: the host's adapter on one side, the
+//! programs' on the other, and the processes that are the ranks.
+//!
+//! Owns: the loop, and what follows from what: who is seated when, who is told of a
+//! rank's end, when it is over. Never: knows an interface; the adapters do.
+
+use crate::seating::{Asking, Belongings, Lifeline};
+use crate::sys;
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use pmi_shim::core::{Abort, App, AppEvent, Host, HostEvent, Interest, Job, Rank, Watch, Word};
+use pmi_shim::seat::{Hello, Refused, GATHERING};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// How long ranks may take to end by themselves, or by their launcher's hand, when
+/// the job is aborted: the one that asked for it wants to leave with its status.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Makes the adapter for the programs when the job is known.
+pub type MakeApp = Box<dyn FnOnce(&Job) -> Result<Box<dyn App>, String>>;
+
+/// A member.
+pub struct Member {
+    host: Box<dyn Host>,
+    make_app: Option<MakeApp>,
+    app: Option<Box<dyn App>>,
+    job: Option<Job>,
+    watch: Watch,
+    /// Greeted, and not seated yet.
+    waiting: Vec<(Asking, Hello, Belongings)>,
+    ranks: Vec<Place>,
+    /// When the host must have told the job.
+    patience: Instant,
+    /// Since when the job is aborted, and why.
+    aborted: Option<(Instant, Abort)>,
+    /// The host has taken the farewell.
+    through: bool,
+}
+
+/// A rank that has its seat.
+struct Place {
+    rank: Rank,
+    process: OwnedFd,
+    lifeline: Lifeline,
+    alive: bool,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All ranks took their farewell, or never came.
+    Well,
+    /// The job was aborted.
+    Badly,
+}
+
+impl Member {
+    /// A member whose host is being reached.
+    pub fn new(host: Box<dyn Host>, make_app: MakeApp, now: Instant) -> Member {
+        Member {
+            host,
+            make_app: Some(make_app),
+            app: None,
+            job: None,
+            watch: Watch::default(),
+            waiting: Vec::new(),
+            ranks: Vec::new(),
+            patience: now + GATHERING,
+            aborted: None,
+            through: false,
+        }
+    }
+
+    /// Takes one who asks for a seat, and answers when the job is known.
+    pub fn welcome(&mut self, asking: Asking, hello: Hello, belongings: Belongings) {
+        self.waiting.push((asking, hello, belongings));
+        self.seat_all();
+    }
+
+    /// The descriptors to watch.
+    pub fn interests(&self) -> Vec<Interest> {
+        let mut all = self.host.interests();
+        all.extend(self.app.iter().flat_map(|app| app.interests()));
+        let alive = self.ranks.iter().filter(|place| place.alive);
+        let waiting = self
+            .waiting
+            .iter()
+            .map(|(_, _, belongings)| &belongings.process);
+        all.extend(
+            alive
+                .map(|place| &place.process)
+                .chain(waiting)
+                .map(|process| Interest {
+                    descriptor: process.as_raw_fd(),
+                    write: false,
+                }),
+        );
+        all
+    }
+
+    /// When to go on though nothing happened.
+    pub fn deadline(&self) -> Option<Instant> {
+        let own = match (&self.aborted, &self.job) {
+            (Some((since, _)), _) => Some(*since + GRACE),
+            (None, None) => Some(self.patience),
+            (None, Some(_)) => None,
+        };
+        let app = self.app.as_ref().and_then(|app| app.deadline());
+        [own, self.host.deadline(), app].into_iter().flatten().min()
+    }
+
+    /// Does what can be done; tells when all is over.
+    pub fn proceed(&mut self, now: Instant) -> Option<Outcome> {
+        self.see_who_ended();
+        loop {
+            let told = self.host.proceed(now);
+            let said = self
+                .app
+                .as_mut()
+                .map(|app| app.proceed(now))
+                .unwrap_or_default();
+            if told.is_empty() && said.is_empty() {
+                break;
+            }
+            for event in told {
+                self.host_event(event, now);
+            }
+            for event in said {
+                self.app_event(event, now);
+            }
+        }
+        if self.job.is_none() && now >= self.patience {
+            let reason = "the launcher did not answer in time".to_owned();
+            self.fail(Abort::new(1, reason), now);
+        }
+        self.outcome(now)
+    }
+
+    fn outcome(&mut self, now: Instant) -> Option<Outcome> {
+        let all_ended = self.ranks.iter().all(|place| !place.alive);
+        if let Some((since, _)) = &self.aborted {
+            if !all_ended && now >= *since + GRACE {
+                for place in self.ranks.iter().filter(|place| place.alive) {
+                    // It may end at this very moment.
+                    let _ = sys::signal_process(place.process.as_fd(), libc::SIGKILL);
+                }
+                return Some(Outcome::Badly);
+            }
+            return all_ended.then_some(Outcome::Badly);
+        }
+        if self.through && all_ended {
+            return Some(Outcome::Well);
+        }
+        // No rank ever used the interface, or all ended after their farewell.
+        (self.job.is_some() && self.watch.is_over()).then_some(Outcome::Well)
+    }
+
+    fn see_who_ended(&mut self) {
+        let now = Instant::now();
+        let ended = |process: &OwnedFd| ready(process.as_fd());
+        self.waiting
+            .retain(|(_, _, belongings)| !ended(&belongings.process));
+        let mut gone = Vec::new();
+        for place in self.ranks.iter_mut().filter(|place| place.alive) {
+            if ready(place.process.as_fd()) {
+                place.alive = false;
+                gone.push(place.rank);
+            }
+        }
+        for rank in gone {
+            // What it said last comes before its end.
+            let said = self
+                .app
+                .as_mut()
+                .map(|app| app.proceed(now))
+                .unwrap_or_default();
+            for event in said {
+                self.app_event(event, now);
+            }
+            if !self.watch.is_finalized(rank) {
+                if let Some(app) = &mut self.app {
+                    app.ended(rank);
+                }
+            }
+            let word = self.watch.ended(rank);
+            self.follow(word, now);
+        }
+    }
+
+    fn host_event(&mut self, event: HostEvent, now: Instant) {
+        match event {
+            HostEvent::Ready(job) => {
+                let Some(make_app) = self.make_app.take() else {
+                    return;
+                };
+                match make_app(&job) {
+                    Ok(app) => {
+                        self.app = Some(app);
+                        self.watch = Watch::of(job.local.len());
+                        self.job = Some(job);
+                        self.seat_all();
+                    }
+                    Err(reason) => self.fail(Abort::new(1, reason), now),
+                }
+            }
+            HostEvent::Gathered(blobs) => {
+                if let Some(app) = &mut self.app {
+                    app.gathered(blobs);
+                }
+            }
+            HostEvent::Finalized => {
+                self.through = true;
+                // They owe nothing to anybody any more.
+                self.ranks.iter().for_each(|place| place.lifeline.release());
+            }
+            HostEvent::Aborted(abort) => self.fail(abort, now),
+        }
+    }
+
+    fn app_event(&mut self, event: AppEvent, now: Instant) {
+        match event {
+            AppEvent::Started(rank) => {
+                let word = self.watch.started(rank);
+                self.follow(word, now);
+            }
+            AppEvent::Gather(blob) => self.host.gather(blob),
+            AppEvent::Finalized(rank) => {
+                let word = self.watch.finalized(rank);
+                self.follow(word, now);
+            }
+            // Its pidfd tells whether it has ended, and how it is judged.
+            AppEvent::Lost(_) => {}
+            AppEvent::Abort(_, abort) => self.end(abort, now),
+            AppEvent::Broken(rank, line) => {
+                let reason = format!("rank {rank}: {line}");
+                eprintln!("singularity: {reason}");
+                self.end(Abort::new(1, reason), now);
+            }
+        }
+    }
+
+    fn follow(&mut self, word: Word, now: Instant) {
+        match word {
+            Word::Wait => {}
+            Word::Finalize => self.host.finalize(),
+            Word::Abort(abort) => self.end(abort, now),
+        }
+    }
+
+    /// Ends the job on the launcher's side too.
+    fn end(&mut self, abort: Abort, now: Instant) {
+        if self.aborted.is_none() && !self.through {
+            self.host.abort(&abort);
+            self.aborted = Some((now, abort));
+        }
+    }
+
+    /// The job has been ended by others, or never began.
+    fn fail(&mut self, abort: Abort, now: Instant) {
+        for (asking, hello, _) in self.waiting.drain(..) {
+            let (launcher, mpi) = &hello.names;
+            asking.refuse(Refused {
+                line: format!("bridge from {launcher} to {mpi}: {}", abort.reason),
+                hint: "an image with the launcher's own MPI needs no bridge".into(),
+            });
+        }
+        if self.aborted.is_none() && !self.through {
+            tracing::debug!(reason = abort.reason, "the job is aborted");
+            self.aborted = Some((now, abort));
+        }
+    }
+
+    fn seat_all(&mut self) {
+        let (Some(app), Some(job)) = (&mut self.app, &self.job) else {
+            return;
+        };
+        for (asking, hello, belongings) in self.waiting.drain(..) {
+            let known = job.local.contains(&hello.rank) && hello.size == job.layout.size();
+            let seat = match known && self.ranks.iter().all(|place| place.rank != hello.rank) {
+                true => app.seat(hello.rank),
+                false => Err("the launcher knows no such rank here, or it came twice".into()),
+            };
+            match seat {
+                Ok((seat, descriptor)) => {
+                    asking.seat(seat, descriptor.as_ref().map(AsFd::as_fd));
+                    self.watch.seated(hello.rank);
+                    self.ranks.push(Place {
+                        rank: hello.rank,
+                        process: belongings.process,
+                        lifeline: belongings.lifeline,
+                        alive: true,
+                    });
+                }
+                Err(reason) => asking.refuse(Refused {
+                    line: format!("a seat for rank {} of {}: {reason}", hello.rank, hello.size),
+                    hint: "run with -v, and see docs/PMI.md".into(),
+                }),
+            }
+        }
+    }
+}
+
+/// Whether a descriptor has something to tell; a pidfd, that its process has ended.
+pub fn ready(descriptor: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    matches!(poll(&mut polled, PollTimeout::ZERO), Ok(1))
+}
+
+/// Waits until one of the descriptors is ready or the time has come.
+///
+/// # Errors
+/// poll(2)'s, but for interruptions.
+pub fn wait(interests: &[Interest], deadline: Option<Instant>) -> Result<(), Errno> {
+    let timeout = deadline.map_or(-1, |deadline| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // One more: to be awake before the time is to be awake once more for nothing.
+        i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX)
+    });
+    let wanted: Vec<(RawFd, bool)> = interests
+        .iter()
+        .map(|interest| (interest.descriptor, interest.write))
+        .collect();
+    match sys::poll(&wanted, timeout) {
+        Err(Errno::EINTR) => Ok(()),
+        other => other,
+    }
+}

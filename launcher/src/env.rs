@@ -12,6 +12,7 @@ use crate::error::shown;
 use crate::host::Host;
 use crate::plan::Plan;
 use crate::request::Request;
+use crate::site::Pattern;
 
 /// Where programs are looked for in an image; the host's `PATH` means the host's
 /// directories.
@@ -106,7 +107,7 @@ pub fn compose(request: &Request, plan: &Plan, host: &Host, own_namespace: bool)
                 }
                 _ => overrides.push((OsString::from_vec(inside.to_vec()), value.clone())),
             }
-        } else if !choice.clean || is_kept_clean(name) || request.launcher.keeps(name) {
+        } else if gets_in(request, name) {
             base.push((name.clone(), value.clone()));
         }
     }
@@ -152,6 +153,17 @@ pub fn compose(request: &Request, plan: &Plan, host: &Host, own_namespace: bool)
     );
     overrides.extend(choice.set.iter().cloned());
     Environment { base, overrides }
+}
+
+/// Whether a variable of the host is one inside too.
+fn gets_in(request: &Request, name: &OsStr) -> bool {
+    let site = &request.site;
+    let named = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
+    let wanted = !request.environment.clean
+        || is_kept_clean(name)
+        || request.launcher.keeps(name)
+        || named(&site.keep);
+    wanted && !named(&site.drop)
 }
 
 fn is_kept_clean(name: &OsStr) -> bool {

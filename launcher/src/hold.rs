@@ -153,7 +153,7 @@ fn prepare_in_child(
 ) -> Result<(OwnedFd, File), Error> {
     user.lend_file_rights()?;
     let request = compose(Image::open(path)?)?;
-    policy::judge(&request)?;
+    policy::judge(&request, host)?;
     refuse_what_root_must_not_do(&request, user)?;
     let plan = plan::build(&request, host);
     namespace::make(host, false, Unshared::default())?;

@@ -133,6 +133,23 @@ fn parse_group(line: &[u8]) -> Option<(&[u8], u32)> {
     ))
 }
 
+/// The number of the user that /etc/passwd has under `name`.
+pub fn local_user(name: &[u8]) -> Option<u32> {
+    let table = std::fs::read("/etc/passwd").ok()?;
+    table
+        .split(|&b| b == b'\n')
+        .filter_map(parse_account)
+        .find(|account| account.name == name)
+        .map(|account| account.uid)
+}
+
+/// The number of the group that /etc/group has under `name`.
+pub fn local_group(name: &[u8]) -> Option<u32> {
+    let table = std::fs::read("/etc/group").ok()?;
+    let mut groups = table.split(|&b| b == b'\n').filter_map(parse_group);
+    groups.find(|(other, _)| *other == name).map(|(_, gid)| gid)
+}
+
 fn find_group(table: &[u8], gid: u32) -> Option<&[u8]> {
     let groups = table.split(|&b| b == b'\n').filter_map(parse_group);
     groups

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use image::{FileSystem, Partition};
+use image::{FileSystem, Image, Partition};
 use nix::errno::Errno;
 use nix::fcntl::{open, OFlag};
 use nix::sys::stat::Mode;
@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use crate::error::{shown, Error, Step};
 use crate::mount::{attributes, descriptor_path};
 use crate::privilege::with_roots_files;
+use crate::site;
 use crate::sys::loopdev;
 use crate::sys::mount::FileSystemContext;
 
@@ -27,18 +28,19 @@ const MOST_ATTEMPTS: u32 = 128;
 /// # Errors
 /// Damage the kernel finds, a missing file-system driver, no loop device.
 pub fn mount(
-    path: &Path,
-    file: BorrowedFd<'_>,
+    image: &Image,
     root: &Partition,
     writable: bool,
+    max_loop_devices: u32,
 ) -> Result<OwnedFd, Error> {
+    let (path, file) = (image.path(), image.fd());
     // EROFS reads a regular file itself (Linux 6.12), which saves 8 ms of a loop device.
     if root.filesystem == FileSystem::Erofs && root.offset == 0 {
         if let Ok(tree) = mount_source(c"erofs", &descriptor_path(file), &[], false) {
             return Ok(tree);
         }
     }
-    with_roots_files(|| mount_by_loop(path, file, root, writable))?
+    with_roots_files(|| mount_by_loop(path, file, root, writable, max_loop_devices))?
 }
 
 fn mount_by_loop(
@@ -46,9 +48,10 @@ fn mount_by_loop(
     file: BorrowedFd<'_>,
     root: &Partition,
     writable: bool,
+    max_loop_devices: u32,
 ) -> Result<OwnedFd, Error> {
     let step = || format!("mount image {}", shown(path));
-    let (device, device_path) = attach_loop(file, root, writable, path)?;
+    let (device, device_path) = attach_loop(file, root, writable, path, max_loop_devices)?;
     let kinds: &[(&CStr, &[&CStr])] = match root.filesystem {
         FileSystem::Squashfs => &[(c"squashfs", &[])],
         FileSystem::Erofs => &[(c"erofs", &[])],
@@ -98,6 +101,7 @@ fn attach_loop(
     root: &Partition,
     writable: bool,
     path: &Path,
+    max_loop_devices: u32,
 ) -> Result<(OwnedFd, CString), Error> {
     let step = || format!("attach image {} to a loop device", shown(path));
     let hint = "the kernel module loop gives them: modprobe loop";
@@ -107,6 +111,13 @@ fn attach_loop(
     })?;
     for _ in 0..MOST_ATTEMPTS {
         let number = loopdev::free_device(control.as_fd()).step(step)?;
+        if number >= max_loop_devices {
+            return Err(Error::new(
+                step(),
+                format!("all {max_loop_devices} loop devices that this site allows are taken"),
+            )
+            .hint(format!("'max loop devices' in {} is the limit", site::PATH)));
+        }
         let name = format!("/dev/loop{number}");
         let access = if writable {
             OFlag::O_RDWR

@@ -33,6 +33,7 @@ mod privilege;
 pub mod request;
 mod root;
 mod scripts;
+pub mod site;
 #[allow(unsafe_code)]
 mod sys;
 mod timing;
@@ -68,7 +69,7 @@ pub fn launch(
     report: impl FnOnce(&[String]),
 ) -> Result<(), Error> {
     let mut timing = Timing::start(request.timing);
-    policy::judge(request)?;
+    policy::judge(request, host)?;
     let plan = plan::build(request, host);
     tracing::info!(
         "image {}: {}",

@@ -14,6 +14,7 @@ use image::{FileSystem, Identity};
 use crate::error::shown;
 use crate::host::Host;
 use crate::request::{Access, Home, HostPath, ImagePath, Request, Standard, Unshared};
+use crate::site::{Dev, MountPoints};
 
 /// How the image's file system gets mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -125,6 +126,10 @@ pub struct Plan {
     pub current: Current,
     /// `HOME` inside.
     pub home: Option<ImagePath>,
+    /// How missing mount points appear.
+    pub mount_points: MountPoints,
+    /// The number up to which loop devices are taken.
+    pub max_loop_devices: u32,
 }
 
 impl Plan {
@@ -216,6 +221,8 @@ pub fn build(request: &Request, host: &Host) -> Plan {
         working_directory_required: request.working_directory.is_some(),
         current,
         home,
+        mount_points: request.site.mount_points,
+        max_loop_devices: request.site.max_loop_devices,
     }
 }
 
@@ -234,7 +241,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn wants(&self, standard: Standard) -> bool {
-        !self.request.without.contains(&standard)
+        !self.request.without.contains(&standard) && !self.request.site.without.contains(&standard)
     }
 
     fn add(&mut self, source: Source, destination: &str) -> &mut Mount {
@@ -284,8 +291,8 @@ impl Planner<'_> {
                 self.add_host("/sys");
             }
         }
-        if self.wants(Standard::Dev) {
-            if self.request.contain {
+        if self.wants(Standard::Dev) && self.request.site.dev != Dev::None {
+            if self.request.contain || self.request.site.dev == Dev::Minimal {
                 self.add(Source::MinimalDev, "/dev").devices = true;
                 // Ranks of one job meet in /dev/shm.
                 if self.request.launcher.is_rank() {
@@ -459,13 +466,15 @@ impl Planner<'_> {
     }
 
     fn binds(&mut self) {
-        for bind in &self.request.binds {
+        let site = self.request.site.binds.iter().map(|bind| (bind, false));
+        let own = self.request.binds.iter().map(|bind| (bind, true));
+        for (bind, required) in site.chain(own) {
             self.mounts.push(Mount {
                 source: Source::Host(bind.source.clone()),
                 destination: bind.destination.clone(),
                 read_only: bind.read_only,
                 devices: bind.source.as_path().starts_with("/dev"),
-                required: true,
+                required,
             });
         }
     }

@@ -1,23 +1,25 @@
 //! Whether a request may and can be carried out, before anything is touched.
 //!
-//! Owns: every refusal that follows from the request itself. Never: touches the
-//! system. Each refusal names its rule.
+//! Owns: every refusal that follows from the request itself, and asking for the
+//! site's ([`site::obey`]). Never: changes anything. Each refusal names its rule.
 
 use crate::error::{shown, Error};
 use crate::host::Host;
 use crate::request::{Access, Request};
+use crate::site;
 
 /// Refuses what cannot work or must not be.
 ///
 /// # Errors
 /// A refusal in one line, with what to do instead.
-pub fn judge(request: &Request) -> Result<(), Error> {
+pub fn judge(request: &Request, host: &Host) -> Result<(), Error> {
     if !Host::ids_agree() {
         return Err(
             Error::new("start", "real and effective user or group differ")
                 .hint("this command must not be installed set-id"),
         );
     }
+    site::obey::judge(request, host)?;
     let image = shown(request.image.path());
     let root = request.image.root();
     match &request.access {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use image::Image;
 use pmi_shim::Host as Launcher;
 
+use crate::site::Site;
+
 /// A path on the host. Not a path in the image.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HostPath(PathBuf);
@@ -222,6 +224,8 @@ pub struct Request {
     pub share: Share,
     /// The job launcher of the host that started this process, as detected.
     pub launcher: Launcher,
+    /// What the site says.
+    pub site: Site,
     /// Print one line of phases with their durations at the end of set-up.
     pub timing: bool,
 }
@@ -246,6 +250,7 @@ impl Request {
             environment: EnvironmentChoice::default(),
             share: Share::default(),
             launcher,
+            site: Site::default(),
             timing: false,
         }
     }

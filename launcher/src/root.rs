@@ -26,6 +26,7 @@ use crate::mount::{self, attributes};
 use crate::plan::{ImageMount, Mount, Plan, Source, Step};
 use crate::privilege::with_roots_files;
 use crate::request::ImagePath;
+use crate::site::MountPoints;
 use crate::sys::mount as sys;
 use crate::timing::Timing;
 use crate::tree::{Place, Tree, Wanted};
@@ -58,7 +59,7 @@ pub fn mount_image(plan: &Plan, image: &Image, host: &Host) -> Result<Option<Own
     }
     match (how, image.root()) {
         (ImageMount::Kernel(_), Some(root)) => {
-            kernel::mount(image.path(), image.fd(), root, writable).map(Some)
+            kernel::mount(image, root, writable, plan.max_loop_devices).map(Some)
         }
         (ImageMount::Fuse(_), Some(root)) => {
             fuse::serve(host, image.path(), image.fd(), root, writable).map(Some)
@@ -110,6 +111,7 @@ pub fn assemble(
         user,
         writable: false,
         home: plan.home.clone(),
+        points: plan.mount_points,
     };
     timing.phase("image");
     assembly.overlay(plan, &host_root)?;
@@ -262,6 +264,8 @@ struct Assembly {
     writable: bool,
     /// `HOME` inside.
     home: Option<ImagePath>,
+    /// How missing mount points appear.
+    points: MountPoints,
 }
 
 impl Assembly {
@@ -347,7 +351,7 @@ impl Assembly {
             .directory("points", 0o755)
             .step(|| "make the session directory in memory".into())?;
         self.tree
-            .add_mount_points(session.as_fd(), self.user, &wanted)
+            .add_mount_points(session.as_fd(), self.user, self.points, &wanted)
     }
 
     fn mount(

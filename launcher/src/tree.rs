@@ -18,6 +18,7 @@ use nix::unistd::symlinkat;
 
 use crate::error::{shown, Error, Step};
 use crate::mount;
+use crate::site::MountPoints;
 use crate::sys::mount as sys;
 
 /// How many symbolic links a look-up follows before it gives up; as the kernel
@@ -174,6 +175,7 @@ impl Tree {
         &mut self,
         session: BorrowedFd<'_>,
         user_namespace: bool,
+        points: MountPoints,
         wanted: &[Wanted],
     ) -> Result<(), Error> {
         let mut missing: BTreeMap<PathBuf, Vec<(PathBuf, bool)>> = BTreeMap::new();
@@ -209,7 +211,7 @@ impl Tree {
             for (rest, is_directory) in additions {
                 make_below(upper.as_fd(), &rest, is_directory).step(step)?;
             }
-            let cover = cover(lower.as_fd(), upper.as_fd(), user_namespace).step(step)?;
+            let cover = cover(lower.as_fd(), upper.as_fd(), user_namespace, points).step(step)?;
             mount::attach(cover.as_fd(), lower.as_fd(), step)?;
             if ancestor == Path::new("/") {
                 self.root = cover;
@@ -225,10 +227,17 @@ fn cover(
     lower: BorrowedFd<'_>,
     upper: BorrowedFd<'_>,
     user_namespace: bool,
+    points: MountPoints,
 ) -> Result<OwnedFd, Errno> {
     let attributes = mount::attributes(false, true);
     let entries = entries(lower);
-    if !matches!(&entries, Ok(entries) if entries.len() <= MOST_BOUND_ENTRIES) {
+    let few = matches!(&entries, Ok(entries) if entries.len() <= MOST_BOUND_ENTRIES);
+    let by_overlay = match points {
+        MountPoints::Auto => !few,
+        MountPoints::Overlay => true,
+        MountPoints::Underlay => false,
+    };
+    if by_overlay {
         let overlay = mount::overlay(&[upper, lower], None, user_namespace, attributes);
         // Old kernels and some file systems refuse; binding always works.
         if overlay.is_ok() {

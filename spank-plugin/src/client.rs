@@ -14,7 +14,7 @@ use launcher::Error;
 use crate::hooks::Plugin;
 use crate::options::{Id, Typed, TABLE};
 use crate::settings::{dashed, refuse_contradictions, Settings};
-use crate::{ffi, line, slurm_conf, step};
+use crate::{ffi, line, slurm_conf};
 
 /// Tells the step that the user has a task prolog of their own, which SPANK tells
 /// nobody.
@@ -102,7 +102,12 @@ pub fn forget_slurms_own_way() {
 
 fn look_at(plugin: &Plugin, settings: &Settings) -> Result<(), Error> {
     let image = Image::open(&settings.image)?;
-    step::judge(&plugin.config, &image, nix::unistd::getuid().as_raw())?;
+    let (uid, gid) = (
+        nix::unistd::getuid().as_raw(),
+        nix::unistd::getgid().as_raw(),
+    );
+    plugin.config.images.judge(&image, uid, gid)?;
+    launcher::site::load()?.images.judge(&image, uid, gid)?;
     if let Access::Overlay(directory) = &settings.access {
         if !directory.as_path().is_dir() {
             let step = format!(

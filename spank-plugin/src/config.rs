@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use image::{FileSystem, Shown};
 use launcher::request::Bind;
+use launcher::site::{ImageLimits, Owner};
 use launcher::{bind, Error};
 
 /// One argument that can be given.
@@ -56,7 +57,7 @@ pub static TABLE: [Known; 11] = [
         default: "all",
         meaning: "Images must lie in this directory or below, links resolved; repeatable.",
         take: |config, value| {
-            config.allowed_directories.push(absolute(value)?);
+            config.images.directories.push(absolute(value)?);
             Ok(())
         },
     },
@@ -67,7 +68,7 @@ pub static TABLE: [Known; 11] = [
         meaning: "Images must be owned by this user; repeatable. `self` is the user of the job.",
         take: |config, value| {
             let owner = owner(value).ok_or("no such user")?;
-            config.allowed_owners.push(owner);
+            config.images.owners.push(owner);
             Ok(())
         },
     },
@@ -155,15 +156,6 @@ pub static TABLE: [Known; 11] = [
     },
 ];
 
-/// An owner of images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
-    /// This user.
-    Uid(u32),
-    /// The user of the job.
-    Job,
-}
-
 /// What the site has set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -171,10 +163,8 @@ pub struct Config {
     pub image: Option<PathBuf>,
     /// Images of partitions.
     pub partition_images: Vec<(OsString, PathBuf)>,
-    /// Where images may be; empty: anywhere.
-    pub allowed_directories: Vec<PathBuf>,
-    /// Whose images may be; empty: anybody's.
-    pub allowed_owners: Vec<Owner>,
+    /// Which images may be entered.
+    pub images: ImageLimits,
     /// Binds for all.
     pub binds: Vec<Bind>,
     /// Whether every step is entered by the command.
@@ -196,8 +186,7 @@ impl Default for Config {
         Self {
             image: None,
             partition_images: Vec::new(),
-            allowed_directories: Vec::new(),
-            allowed_owners: Vec::new(),
+            images: ImageLimits::default(),
             binds: Vec::new(),
             prefix: false,
             kernel_mounts: vec![FileSystem::Squashfs, FileSystem::Erofs],
@@ -306,18 +295,11 @@ fn either(value: &OsStr, yes: &str, no: &str) -> Option<bool> {
 
 fn owner(value: &OsStr) -> Option<Owner> {
     if value == "self" {
-        return Some(Owner::Job);
+        return Some(Owner::Own);
     }
     let text = value.to_str()?;
-    let named = || {
-        let table = std::fs::read("/etc/passwd").ok()?;
-        table
-            .split(|&b| b == b'\n')
-            .filter_map(launcher::host::parse_account)
-            .find(|account| account.name == text.as_bytes())
-            .map(|account| account.uid)
-    };
-    text.parse().ok().or_else(named).map(Owner::Uid)
+    let named = || launcher::host::local_user(text.as_bytes());
+    text.parse().ok().or_else(named).map(Owner::Id)
 }
 
 #[cfg(test)]
@@ -350,8 +332,8 @@ mod tests {
             Some(Path::new("/g"))
         );
         assert_eq!(config.default_image(None), Some(Path::new("/i")));
-        let owners = [Owner::Uid(0), Owner::Uid(0), Owner::Job];
-        assert_eq!(config.allowed_owners, owners);
+        let owners = [Owner::Id(0), Owner::Id(0), Owner::Own];
+        assert_eq!(config.images.owners, owners);
         assert_eq!(config.binds.len(), 2);
         assert_eq!(config.kernel_mounts, [FileSystem::Erofs]);
         assert!(config.prefix && config.batch_in_image && !config.check_on_submit);

@@ -123,6 +123,11 @@ impl Settings {
         request
     }
 
+    /// Whether the user wants to see more of the host than is shown by itself.
+    pub fn asks_for_binds(&self) -> bool {
+        !self.binds.is_empty() || matches!(self.home, Home::Instead { .. })
+    }
+
     /// The same as options with absolute paths, which mean the same everywhere.
     pub fn canonical(&self) -> Vec<(Id, OsString)> {
         let yes = || OsString::from("1");

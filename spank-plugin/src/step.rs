@@ -4,19 +4,17 @@
 //! Owns: that decision, and the site's rules about images. Never: fails a hook.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use image::{Image, Shown};
+use image::Shown;
 use launcher::hold::{self, HeldNamespace};
 use launcher::request::{Bind, HostPath, ImagePath};
 use launcher::{Error, Host, Kind, User};
 use nix::sys::socket::{getsockname, UnixAddr};
 
 use crate::client::{base_name, is_ours, MULTI_PROG, TASK_PROLOG};
-use crate::config::{Config, Owner};
 use crate::ffi::Spank;
 use crate::hooks::Plugin;
 use crate::options::{Id, Typed};
@@ -180,8 +178,11 @@ fn hold(
     let script = batch_script(spank);
     let host = host(user, environment, Some(cwd));
     let config = &plugin.config;
+    let mut site = launcher::site::load()?;
+    // What plugstack.conf and Slurm bind is no user's wish.
+    site.user_binds |= !settings.asks_for_binds();
     hold::prepare(user, &settings.image, &host, |image| {
-        judge(config, &image, user.uid)?;
+        config.images.judge(&image, user.uid, user.gid)?;
         let file_system = image.root().map(|root| root.filesystem);
         match file_system {
             Some(kind) if user.uid != 0 && !config.kernel_mounts.contains(&kind) => {
@@ -193,6 +194,7 @@ fn hold(
             }
             _ => {
                 let mut request = settings.request(image, &config.binds, launcher.clone());
+                request.site = site.clone();
                 request.binds.extend(script.clone());
                 // Slurm changes to the step's directory in the image before we start
                 // the program elsewhere, and complains if it is not there.
@@ -233,48 +235,6 @@ pub fn host(user: &User, environment: Vec<(OsString, OsString)>, cwd: Option<Pat
         environment,
         mounts_as_root: true,
     }
-}
-
-/// Applies the site's rules.
-///
-/// # Errors
-/// The rule that is broken.
-pub fn judge(config: &Config, image: &Image, job: u32) -> Result<(), Error> {
-    let step = || format!("use image {}", Shown::new(image.path()));
-    let real = std::fs::read_link(format!("/proc/self/fd/{}", image.fd().as_raw_fd()))
-        .unwrap_or_else(|_| image.path().to_owned());
-    let directories = &config.allowed_directories;
-    let lies_in = |directory: &PathBuf| {
-        real.starts_with(
-            std::fs::canonicalize(directory)
-                .as_ref()
-                .unwrap_or(directory),
-        )
-    };
-    if !directories.is_empty() && !directories.iter().any(lies_in) {
-        let names: Vec<_> = directories
-            .iter()
-            .map(|d| Shown::new(d).to_string())
-            .collect();
-        return Err(Error::new(step(), "this site does not allow images there")
-            .hint(format!("images must be in {}", names.join(" or "))));
-    }
-    let owner = image
-        .file()
-        .metadata()
-        .map_or(u32::MAX, |metadata| metadata.uid());
-    let fits = |allowed: &Owner| match allowed {
-        Owner::Uid(uid) => *uid == owner,
-        Owner::Job => job == owner,
-    };
-    if !config.allowed_owners.is_empty() && !config.allowed_owners.iter().any(fits) {
-        return Err(Error::new(
-            step(),
-            format!("this site does not allow images owned by user {owner}"),
-        )
-        .hint("ask the site's administrators to install the image"));
-    }
-    Ok(())
 }
 
 /// What the tasks' variables will say of the launcher, as far as the namespace

@@ -59,6 +59,7 @@ fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result
     } else {
         Image::open(image).map_err(Error::from)
     }?;
+    let site = launcher::site::load()?;
     let launcher = pmi_shim::detect(
         &pmi_shim::Environment::of(&host.environment),
         launcher::is_socket,
@@ -86,10 +87,12 @@ fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result
         without: without(&options)?,
         environment: environment(&options)?,
         share: match options.share.as_deref().map(OsStr::as_bytes) {
+            _ if !site.share => Share::Off,
             None | Some(b"" | b"auto") => Share::Auto,
             Some(b"off") => Share::Off,
             Some(name) => Share::Name(OsStr::from_bytes(name).to_owned()),
         },
+        site,
         timing: options.timing,
         ..Request::new(image, entry, launcher)
     })
@@ -216,7 +219,7 @@ fn environment(options: &Entering) -> Result<EnvironmentChoice, Error> {
 
 /// What would be done, on standard output: it is what was asked for.
 fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
-    policy::judge(request)?;
+    policy::judge(request, host)?;
     let plan = plan::build(request, host);
     let steps = plan.steps.iter().map(ToString::to_string);
     let mut places: Vec<_> = plan

@@ -1,0 +1,198 @@
+//! Reading `singularity.conf` from where only root can have put it.
+//!
+//! Owns: the trust in the file: who owns it, who may write it, and that it was
+//! reached through directories of which the same holds. Never: falls back to
+//! defaults when there is a file that cannot be trusted or read.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::parse::MOST_BYTES;
+use super::Site;
+use crate::error::{shown, Error};
+
+/// Where the file is. Fixed when the programs are built (`SYSCONFDIR` of `make`):
+/// what a privileged program obeys is no user's choice.
+pub const PATH: &str = match option_env!("SINGULARITY_SYSCONFDIR") {
+    Some(path) => path,
+    None => "/etc/singularity/singularity.conf",
+};
+
+/// The site's configuration; without a file, the defaults.
+///
+/// # Errors
+/// A file that is not root's alone, or that holds a mistake.
+pub fn load() -> Result<Site, Error> {
+    Ok(load_from(Path::new(PATH), 0)?.unwrap_or_default())
+}
+
+/// The configuration in the file at `path`, which `owner` and nobody else may have
+/// written; `None` if there is no file.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_from(path: &Path, owner: u32) -> Result<Option<Site>, Error> {
+    let step = || format!("read {}", shown(path));
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(Error::new(step(), "it is a symbolic link")
+                .hint("the administrator has to put the file itself there"))
+        }
+        Err(error) => {
+            return Err(Error::io(step(), &error)
+                .hint("everybody has to be able to read it: chmod 644, and 755 above it"))
+        }
+    };
+    refuse_what_others_write(path, &file, owner)?;
+    let mut text = Vec::new();
+    file.take(MOST_BYTES + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| Error::io(step(), &error))?;
+    if text.len() as u64 > MOST_BYTES {
+        return Err(Error::new(step(), "it is larger than 1 MiB")
+            .hint("the administrator has to put the right file there"));
+    }
+    Site::parse(&text).map(Some).map_err(|mistake| {
+        let place = format!("{}:{}:{}", shown(path), mistake.line, mistake.column);
+        Error::new(place, mistake.cause).hint(mistake.hint)
+    })
+}
+
+fn refuse_what_others_write(path: &Path, file: &File, owner: u32) -> Result<(), Error> {
+    let step = || format!("trust {}", shown(path));
+    let metadata = file.metadata().map_err(|error| Error::io(step(), &error))?;
+    if !metadata.is_file() {
+        return Err(Error::new(step(), "it is not a regular file")
+            .hint("the administrator has to put a file there"));
+    }
+    refuse(path, &metadata, owner)?;
+    for directory in path.ancestors().skip(1) {
+        // A relative path ends in the empty one, which is where we stand.
+        if directory.as_os_str().is_empty() {
+            break;
+        }
+        let metadata =
+            std::fs::symlink_metadata(directory).map_err(|error| Error::io(step(), &error))?;
+        refuse(directory, &metadata, owner)?;
+    }
+    Ok(())
+}
+
+fn refuse(path: &Path, metadata: &std::fs::Metadata, owner: u32) -> Result<(), Error> {
+    let step = || format!("trust {}", shown(path));
+    // Root may own what is above the file of another in any case.
+    if metadata.uid() != owner && metadata.uid() != 0 {
+        return Err(
+            Error::new(step(), format!("it belongs to user {}", metadata.uid()))
+                .hint(format!("chown root {}", shown(path))),
+        );
+    }
+    let sticky = metadata.is_dir() && metadata.mode() & libc::S_ISVTX != 0;
+    if metadata.mode() & 0o022 != 0 && !metadata.file_type().is_symlink() && !(sticky && owner != 0)
+    {
+        return Err(Error::new(step(), "others than its owner may write to it")
+            .hint(format!("chmod go-w {}", shown(path))));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{symlink, PermissionsExt};
+    use std::path::PathBuf;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("site-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            Self(path)
+        }
+
+        fn file(&self, text: &str, mode: u32) -> PathBuf {
+            let path = self.0.join("conf");
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn own() -> u32 {
+        nix::unistd::getuid().as_raw()
+    }
+
+    // A sticky /tmp above is for tests only: real files are root's.
+    fn load_test(path: &Path) -> Result<Option<Site>, Error> {
+        load_from(path, if own() == 0 { 1 } else { own() })
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_none() {
+        let scratch = Scratch::new("none");
+        assert_eq!(load_test(&scratch.0.join("conf")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_good_file_is_read_and_a_mistake_is_placed() {
+        let scratch = Scratch::new("good");
+        let path = scratch.file("allow setuid = no\n", 0o644);
+        assert!(!load_test(&path).unwrap().unwrap().allow_setuid);
+        let path = scratch.file("\nallow setuid = never\n", 0o644);
+        let error = load_test(&path).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{}:2:16: 'allow setuid': write yes or no", path.display())
+        );
+    }
+
+    #[test]
+    fn a_file_or_directory_that_others_write_is_refused() {
+        let scratch = Scratch::new("others");
+        for mode in [0o664, 0o646] {
+            let path = scratch.file("", mode);
+            let error = load_test(&path).unwrap_err();
+            assert!(error
+                .to_string()
+                .ends_with("others than its owner may write to it"));
+        }
+        let path = scratch.file("", 0o644);
+        let writable = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(&scratch.0, writable).unwrap();
+        assert!(load_test(&path).is_err());
+    }
+
+    #[test]
+    fn a_link_a_pipe_and_a_directory_are_refused() {
+        let scratch = Scratch::new("odd");
+        let link = scratch.0.join("link");
+        symlink(scratch.file("", 0o644), &link).unwrap();
+        assert!(load_test(&link)
+            .unwrap_err()
+            .to_string()
+            .ends_with("it is a symbolic link"));
+        let pipe = scratch.0.join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
+        assert!(load_test(&pipe)
+            .unwrap_err()
+            .to_string()
+            .ends_with("not a regular file"));
+        assert!(load_test(&scratch.0).is_err());
+    }
+}

@@ -81,6 +81,8 @@ pub enum Verb {
     Test(Test),
     /// A verb that makes, changes or looks at images
     Images(ImageVerb),
+    /// `singularity config`
+    Config(Config),
     /// `singularity generate`
     Generate(Generate),
 }
@@ -161,16 +163,21 @@ impl ImageVerb {
     }
 }
 
-const BUILDER_EXIT_STATUS: &str = "\
+const PLAIN_EXIT_STATUS: &str = "\
 Exit status:
   0    done
   255  it could not be done
   2    wrong usage";
 
 fn image_verb<Options: Args>(name: &'static str) -> Command {
+    plain_verb::<Options>(name, images::about(name))
+}
+
+/// A verb that does not become a program in an image.
+fn plain_verb<Options: Args>(name: &'static str, about: &'static str) -> Command {
     Command::new(name)
-        .about(images::about(name))
-        .after_help(BUILDER_EXIT_STATUS)
+        .about(about)
+        .after_help(PLAIN_EXIT_STATUS)
         .defer(|command| without_empty_variables(Options::augment_args(command)))
 }
 
@@ -209,6 +216,7 @@ impl Subcommand for Verb {
                 verb::<Run>("run", "Run an image's runscript"),
                 verb::<Shell>("shell", "Run a shell in an image"),
                 verb::<Test>("test", "Run an image's own test"),
+                plain_verb::<Config>("config", "Check or show the site's configuration"),
                 verb::<Generate>("generate", "Write manual pages or shell completions").hide(true),
             ])
             .subcommands(ImageVerb::commands())
@@ -219,8 +227,10 @@ impl Subcommand for Verb {
     }
 
     fn has_subcommand(name: &str) -> bool {
-        matches!(name, "exec" | "run" | "shell" | "test" | "generate")
-            || ImageVerb::NAMES.contains(&name)
+        matches!(
+            name,
+            "exec" | "run" | "shell" | "test" | "config" | "generate"
+        ) || ImageVerb::NAMES.contains(&name)
     }
 }
 
@@ -238,6 +248,7 @@ impl FromArgMatches for Verb {
             "run" => Run::from_arg_matches_mut(options).map(Self::Run),
             "shell" => Shell::from_arg_matches_mut(options).map(Self::Shell),
             "test" => Test::from_arg_matches_mut(options).map(Self::Test),
+            "config" => Config::from_arg_matches_mut(options).map(Self::Config),
             "generate" => Generate::from_arg_matches_mut(options).map(Self::Generate),
             name => ImageVerb::parsed(name, options)
                 .ok_or_else(missing)?
@@ -412,6 +423,31 @@ pub struct Entering {
     /// Print the duration of each phase at the end of set-up
     #[arg(long, help_heading = "Looking closer", env = "SINGULARITY_TIMING", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub timing: bool,
+}
+
+/// Check or show the site's configuration
+#[derive(Debug, Args)]
+pub struct Config {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub verb: ConfigVerb,
+}
+
+/// What to do with the site's configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigVerb {
+    /// Say whether the file is right and trusted
+    Check {
+        /// Another file than the one that is obeyed
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Print every key with what holds
+    Show {
+        /// Another file than the one that is obeyed
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
 }
 
 /// Write manual pages or shell completions

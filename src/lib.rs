@@ -11,6 +11,7 @@ pub mod cmd;
 pub mod env_file;
 pub mod log;
 pub mod manual;
+pub mod output;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -40,6 +41,7 @@ pub fn run(mut words: Vec<OsString>) -> u8 {
         Verb::Run(options) => cmd::run::run(options),
         Verb::Shell(options) => cmd::shell::shell(options),
         Verb::Test(options) => cmd::test::test(options),
+        Verb::Config(options) => cmd::config::config(options),
         Verb::Generate(what) => cmd::generate::generate(what),
         Verb::Images(_) => cmd::builder::become_builder(&words),
     })

@@ -1,7 +1,6 @@
 //! From the words of exec, run, shell and test to a request, and into the image.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use launcher::{env, plan, policy, Error, Host, Request};
 
 use crate::cli::Entering;
 use crate::env_file;
+use crate::output;
 
 /// The image, and the words after it.
 pub fn split(words: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
@@ -273,15 +273,7 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
     for (number, line) in all.enumerate() {
         text.push_str(&format!("{:2}  {line}\n", number + 1));
     }
-    let mut output = std::io::stdout().lock();
-    match output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush())
-    {
-        // Whoever read has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|error| Error::io("write to standard output", &error)),
-    }
+    output::print(&text)
 }
 
 fn entry(entry: &Entry) -> String {

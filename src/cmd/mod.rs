@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 pub mod builder;
+pub mod config;
 pub mod enter;
 pub mod exec;
 pub mod generate;

@@ -34,33 +34,51 @@ pub fn load() -> Result<Site, Error> {
 /// # Errors
 /// As [`load`].
 pub fn load_from(path: &Path, owner: u32) -> Result<Option<Site>, Error> {
+    let Some(file) = open(path)? else {
+        return Ok(None);
+    };
+    refuse_what_others_write(path, &file, owner)?;
+    parse(path, file).map(Some)
+}
+
+impl Site {
+    /// The configuration in a file that somebody looks at, whoever wrote it; `None`
+    /// if there is no file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that holds a mistake.
+    pub fn read(path: &Path) -> Result<Option<Self>, Error> {
+        open(path)?.map(|file| parse(path, file)).transpose()
+    }
+}
+
+fn open(path: &Path) -> Result<Option<File>, Error> {
     let step = || format!("read {}", shown(path));
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
         .open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    match opened {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(Error::new(step(), "it is a symbolic link")
-                .hint("the administrator has to put the file itself there"))
+            Err(Error::new(step(), "it is a symbolic link").hint("put the file itself there"))
         }
-        Err(error) => {
-            return Err(Error::io(step(), &error)
-                .hint("everybody has to be able to read it: chmod 644, and 755 above it"))
-        }
-    };
-    refuse_what_others_write(path, &file, owner)?;
+        Err(error) => Err(Error::io(step(), &error)
+            .hint("everybody has to be able to read it: chmod 644, and 755 above it")),
+    }
+}
+
+fn parse(path: &Path, file: File) -> Result<Site, Error> {
+    let step = || format!("read {}", shown(path));
     let mut text = Vec::new();
     file.take(MOST_BYTES + 1)
         .read_to_end(&mut text)
         .map_err(|error| Error::io(step(), &error))?;
     if text.len() as u64 > MOST_BYTES {
-        return Err(Error::new(step(), "it is larger than 1 MiB")
-            .hint("the administrator has to put the right file there"));
+        return Err(Error::new(step(), "it is larger than 1 MiB").hint("name the right file"));
     }
-    Site::parse(&text).map(Some).map_err(|mistake| {
+    Site::parse(&text).map_err(|mistake| {
         let place = format!("{}:{}:{}", shown(path), mistake.line, mistake.column);
         Error::new(place, mistake.cause).hint(mistake.hint)
     })

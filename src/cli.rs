@@ -417,6 +417,13 @@ pub struct Entering {
     )]
     pub share: Option<OsString>,
 
+    /// Enter by a user namespace, not by the set-id starter
+    #[arg(long, help_heading = "Namespaces", env = "SINGULARITY_USERNS", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub userns: bool,
+    /// Enter by the set-id starter, and not at all where it cannot be
+    #[arg(long, help_heading = "Namespaces", env = "SINGULARITY_SETUID", hide_env_values = true, value_parser = FalseyValueParser::new(), conflicts_with = "userns")]
+    pub setuid: bool,
+
     /// Print what would be done, step by step, and do nothing
     #[arg(long, help_heading = "Looking closer", env = "SINGULARITY_DRY_RUN", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub dry_run: bool,

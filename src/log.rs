@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::Write as _;
 
 use launcher::Error;
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -31,6 +32,17 @@ pub fn start(cli: &Cli) {
         .finish();
     // Another subscriber cannot be there: this is the only place that sets one.
     let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// How much is said: 0 for errors only, to 4 for everything.
+pub fn verbosity() -> u8 {
+    match LevelFilter::current().into_level() {
+        None | Some(Level::ERROR) => 0,
+        Some(Level::WARN) => 1,
+        Some(Level::INFO) => 2,
+        Some(Level::DEBUG) => 3,
+        Some(Level::TRACE) => 4,
+    }
 }
 
 /// `singularity: level: message`
@@ -63,11 +75,6 @@ where
 /// Prints a failure in one line, and what to do about it in another, in one
 /// write: 64 ranks that fail at once stay readable.
 pub fn error(error: &Error) {
-    let mut text = format!("singularity: {error}\n");
-    let hint = error
-        .remedy()
-        .unwrap_or("singularity -d shows every step on the way there");
-    text.push_str(&format!("hint: {hint}\n"));
     // With standard error gone there is nobody to tell.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = std::io::stderr().write_all(error.message().as_bytes());
 }

@@ -10,7 +10,7 @@ use crate::request::ImagePath;
 /// The image's passwd(5) in which the user's id has the user's name and the home
 /// directory of this run.
 pub fn passwd(image: &[u8], host: &Host, home: Option<&ImagePath>) -> Vec<u8> {
-    let mut account = host::account(host.uid).unwrap_or_else(|| Account {
+    let mut account = host.account().unwrap_or_else(|| Account {
         name: host
             .variable("USER")
             .map_or(b"user".to_vec(), |name| name.as_bytes().to_vec()),
@@ -47,24 +47,16 @@ pub fn passwd(image: &[u8], host: &Host, home: Option<&ImagePath>) -> Vec<u8> {
 /// that it lacks.
 pub fn group(image: Vec<u8>, host: &Host) -> Vec<u8> {
     let local = std::fs::read("/etc/group").unwrap_or_default();
-    let mut gids = vec![host.gid];
-    gids.extend(
-        nix::unistd::getgroups()
-            .unwrap_or_default()
-            .iter()
-            .map(|gid| gid.as_raw()),
-    );
-    gids.dedup();
     let mut text = image;
     if text.last().is_some_and(|&last| last != b'\n') {
         text.push(b'\n');
     }
-    for gid in gids {
+    for gid in host::group_ids(host.gid) {
         // The overflow id stands for groups that an outer namespace does not map.
         if gid == 65534 || host::has_group(gid, &text) {
             continue;
         }
-        if let Some(name) = host::group_name(gid, &local) {
+        if let Some(name) = host.group_name(gid, &local) {
             text.extend(one_field(&name));
             text.extend(format!(":x:{gid}:\n").into_bytes());
         }
@@ -102,6 +94,7 @@ mod tests {
             home: None,
             cwd: None,
             environment: vec![("USER".into(), "eve".into())],
+            accounts: None,
             mounts_as_root: false,
         }
     }

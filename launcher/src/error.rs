@@ -95,6 +95,14 @@ impl Error {
         )
     }
 
+    /// The failure in one line, and what to do about it in another.
+    pub fn message(&self) -> String {
+        let hint = self
+            .remedy()
+            .unwrap_or("singularity -d shows every step on the way there");
+        format!("singularity: {self}\nhint: {hint}\n")
+    }
+
     /// What the user can do about it.
     pub fn remedy(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -18,6 +18,9 @@ pub struct Limits {
     umask: Mode,
 }
 
+/// Descriptors that set-up needs at the most, beside those that were inherited.
+const ENOUGH_FILES: u64 = 4096;
+
 impl Limits {
     /// Raises the soft limits of open files and of file size to the hard ones, so
     /// that a user's thousand inherited descriptors or `ulimit -f 0` do not stop
@@ -35,6 +38,49 @@ impl Limits {
         Self {
             resources: saved,
             umask: umask(Mode::from_bits_truncate(0o022)),
+        }
+    }
+
+    /// The soft limits of open files and of file size, and the umask, as they were
+    /// inherited.
+    pub fn inherited(&self) -> (u64, u64, u32) {
+        let soft = |wanted: Resource| {
+            let saved = self
+                .resources
+                .iter()
+                .find(|(resource, ..)| *resource == wanted);
+            saved.map_or_else(
+                || getrlimit(wanted).map_or(u64::MAX, |(soft, _)| soft),
+                |(_, soft, _)| *soft,
+            )
+        };
+        (
+            soft(Resource::RLIMIT_NOFILE),
+            soft(Resource::RLIMIT_FSIZE),
+            self.umask.bits(),
+        )
+    }
+
+    /// The same as [`Limits::make_room`] for root, who may raise hard limits too: a
+    /// set-id program must not fail half-way because of its caller's. `inherited`
+    /// is what [`Limits::inherited`] told in the process that has become this one.
+    pub fn make_room_as_root((files, size, mask): (u64, u64, u32)) -> Self {
+        let mut saved = Vec::new();
+        for (resource, soft, enough) in [
+            (Resource::RLIMIT_NOFILE, files, ENOUGH_FILES),
+            (Resource::RLIMIT_FSIZE, size, u64::MAX),
+        ] {
+            if let Ok((_, hard)) = getrlimit(resource) {
+                let room = hard.max(enough);
+                if setrlimit(resource, room, room).is_ok() {
+                    saved.push((resource, soft.min(hard), hard));
+                }
+            }
+        }
+        umask(Mode::from_bits_truncate(0o022));
+        Self {
+            resources: saved,
+            umask: Mode::from_bits_truncate(mask),
         }
     }
 

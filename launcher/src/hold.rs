@@ -172,7 +172,7 @@ fn prepare_in_child(
 
 /// A writable layer of the user's that root mounts would be filled by root: a file
 /// of the image that is root's and set-id would get there as that, and work outside.
-fn refuse_what_root_must_not_do(request: &Request, user: &User) -> Result<(), Error> {
+pub(crate) fn refuse_what_root_must_not_do(request: &Request, user: &User) -> Result<(), Error> {
     match &request.access {
         Access::Overlay(directory) if user.uid != 0 => Err(Error::new(
             format!("overlay {}", shown(directory.as_path())),

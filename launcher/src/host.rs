@@ -26,6 +26,18 @@ pub struct Host {
     /// Whether set-up has root's right to mount, so that the kernel mounts the
     /// image and no user namespace is needed.
     pub mounts_as_root: bool,
+    /// The user's account and the names of the groups, where they were looked up
+    /// before; `None`: they are when they are needed.
+    pub accounts: Option<KnownAccounts>,
+}
+
+/// What name services say of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KnownAccounts {
+    /// The account, whose ids are not looked at.
+    pub account: Option<Account>,
+    /// The numbers and names of groups.
+    pub groups: Vec<(u32, Vec<u8>)>,
 }
 
 impl Host {
@@ -51,6 +63,48 @@ impl Host {
             cwd: std::env::current_dir().ok(),
             environment,
             mounts_as_root: uid == 0,
+            accounts: None,
+        }
+    }
+
+    /// Whether set-up is root's, on behalf of somebody who is not.
+    pub fn acts_for_user(&self) -> bool {
+        self.mounts_as_root && !self.is_root()
+    }
+
+    /// The user's account: as it was looked up before, else looked up now.
+    pub fn account(&self) -> Option<Account> {
+        match &self.accounts {
+            Some(known) => known.account.clone().map(|account| Account {
+                uid: self.uid,
+                gid: self.gid,
+                ..account
+            }),
+            None => account(self.uid),
+        }
+    }
+
+    /// The name of one of the user's groups; `local` is the text of /etc/group.
+    pub fn group_name(&self, gid: u32, local: &[u8]) -> Option<Vec<u8>> {
+        match &self.accounts {
+            Some(known) => {
+                let named = known.groups.iter().find(|(number, _)| *number == gid);
+                named.map(|(_, name)| name.clone())
+            }
+            None => group_name(gid, local),
+        }
+    }
+
+    /// Looks up the user's account and groups, for a process that must not call
+    /// name services.
+    pub fn look_up_accounts(&self) -> KnownAccounts {
+        let local = std::fs::read("/etc/group").unwrap_or_default();
+        let names = group_ids(self.gid)
+            .into_iter()
+            .filter_map(|gid| Some((gid, group_name(gid, &local)?)));
+        KnownAccounts {
+            account: account(self.uid),
+            groups: names.collect(),
         }
     }
 
@@ -72,6 +126,15 @@ impl Host {
             .find(|(n, _)| n == name)
             .map(|(_, value)| value.as_os_str())
     }
+}
+
+/// `first` and the supplementary groups of this process, each once.
+pub fn group_ids(first: u32) -> Vec<u32> {
+    let mut gids = vec![first];
+    let others = nix::unistd::getgroups().unwrap_or_default();
+    gids.extend(others.iter().map(|gid| gid.as_raw()));
+    gids.dedup();
+    gids
 }
 
 /// A line of passwd(5).

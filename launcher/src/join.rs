@@ -10,6 +10,8 @@
 //! name, which the kernel takes back whenever and however the first ends. The
 //! others connect, which tells them its pid, and wait for the connection to end.
 
+mod privileged;
+
 use std::io;
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -26,6 +28,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Step};
+use crate::host::Host;
 use crate::plan::Plan;
 use crate::request::Share;
 use crate::root::marker;
@@ -60,8 +63,9 @@ pub struct Lock {
 ///
 /// # Errors
 /// Only what makes going on alone impossible too.
-pub fn elect(plan: &Plan, share: &Share, fingerprint: u128) -> Result<Outcome, Error> {
-    let uid = nix::unistd::getuid().as_raw();
+pub fn elect(plan: &Plan, host: &Host, share: &Share, fingerprint: u128) -> Result<Outcome, Error> {
+    // Who may hold the socket: where root acts for users, nobody but root.
+    let uid = nix::unistd::geteuid().as_raw();
     let name = marker(fingerprint);
     let search = match share {
         Share::Name(_) => Search::Everywhere,
@@ -70,7 +74,8 @@ pub fn elect(plan: &Plan, share: &Share, fingerprint: u128) -> Result<Outcome, E
     let wanted = Wanted {
         plan,
         name: &name,
-        uid,
+        uid: host.uid,
+        made_by_root: host.acts_for_user(),
         own_namespace: mount_namespace("/proc/self"),
     };
     let begun = Instant::now();
@@ -206,6 +211,9 @@ struct Wanted<'a> {
     /// The source of the marking mount.
     name: &'a str,
     uid: u32,
+    /// Whether this process acts as root for a user, who must not be able to make
+    /// it enter anything that root did not make: see [`privileged`].
+    made_by_root: bool,
     /// This process's own mount namespace.
     own_namespace: Option<u64>,
 }
@@ -232,6 +240,9 @@ impl Wanted<'_> {
     /// Enters the namespace of `pid` if it is a member.
     fn join(&self, pid: Pid) -> bool {
         let directory = format!("/proc/{pid}");
+        if self.made_by_root {
+            return privileged::join(self.plan, pid, self.name, self.uid);
+        }
         if !std::fs::metadata(&directory).is_ok_and(|metadata| metadata.uid() == self.uid) {
             return false;
         }
@@ -272,21 +283,26 @@ impl Wanted<'_> {
     /// While a namespace is set up the host's root is still mounted on `/` beside
     /// the image's, so a finished one is told by having one mount there.
     fn is_told_by_mounts(&self, directory: &str) -> bool {
-        let Ok(table) = read_all(&format!("{directory}/mountinfo")) else {
-            return false;
-        };
-        let mut roots = 0;
-        let mut marked = false;
-        for line in table.split(|&b| b == b'\n') {
-            // See proc_pid_mountinfo(5): the fifth field is the mount point, the
-            // source is the second after the separator.
-            let mut fields = line.split(|&b| b == b' ');
-            roots += usize::from(fields.nth(4) == Some(b"/"));
-            let mut after = fields.skip_while(|&field| field != b"-");
-            marked |= after.nth(2) == Some(self.name.as_bytes());
-        }
-        marked && roots == 1
+        read_all(&format!("{directory}/mountinfo"))
+            .is_ok_and(|table| is_finished(&table, self.name, None))
     }
+}
+
+/// Whether a table of mounts (proc_pid_mountinfo(5)) is that of a finished
+/// namespace of this name, whose marking mount is of the file system `kind`.
+fn is_finished(table: &[u8], name: &str, kind: Option<&[u8]>) -> bool {
+    let mut roots = 0;
+    let mut marked = false;
+    for line in table.split(|&b| b == b'\n') {
+        // The fifth field is the mount point; behind the separator are the file
+        // system and the source.
+        let mut fields = line.split(|&b| b == b' ');
+        roots += usize::from(fields.nth(4) == Some(b"/"));
+        let mut after = fields.skip_while(|&field| field != b"-").skip(1);
+        let found = after.next();
+        marked |= after.next() == Some(name.as_bytes()) && (kind.is_none() || found == kind);
+    }
+    marked && roots == 1
 }
 
 /// The variable by which ranks recognise a member quickly; its value is made by

@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 mod accounts;
+mod audit;
 pub mod bind;
 mod dev;
 pub mod env;
@@ -33,7 +34,9 @@ mod privilege;
 pub mod request;
 mod root;
 mod scripts;
+mod sealed;
 pub mod site;
+pub mod starter;
 #[allow(unsafe_code)]
 mod sys;
 mod timing;
@@ -81,6 +84,12 @@ pub fn launch(
     }
     timing.phase("plan");
     let entered = enter(request, &plan, host, &mut timing)?;
+    // What root did for the user is done; all else the user does.
+    let early = if host.acts_for_user() {
+        Some(privilege::become_user_for_good(&User::of(host)?)?)
+    } else {
+        None
+    };
     start_in(&plan, request)?;
     let own_namespace = plan.has_user_namespace() && entered.shared.is_none();
     let mut environment = env::compose(request, &plan, host, own_namespace);
@@ -89,7 +98,10 @@ pub fn launch(
         Resolved::Command(command) => command,
         Resolved::NoTest => return Ok(()),
     };
-    let proof = privilege::drop_for_good(host.is_root())?;
+    let proof = match early {
+        Some(proof) => proof,
+        None => privilege::drop_for_good(host.is_root())?,
+    };
     limits.restore();
     timing.phase("hand-over");
     report(&timing.report());
@@ -112,9 +124,9 @@ fn enter(
     host: &Host,
     timing: &mut Timing,
 ) -> Result<Entered, Error> {
-    let shared = fingerprint(request, plan);
+    let shared = fingerprint(request, plan, host);
     let outcome = match shared {
-        Some(fingerprint) => join::elect(plan, &request.share, fingerprint)?,
+        Some(fingerprint) => join::elect(plan, host, &request.share, fingerprint)?,
         None => join::Outcome::Alone,
     };
     timing.phase("join");
@@ -142,7 +154,7 @@ fn enter(
         namespace::make(host, false, request::Unshared::default())?;
     }
     let inside = if plan.unshared().pid {
-        Some(pid::enter()?)
+        Some(pid::enter(host)?)
     } else {
         None
     };
@@ -154,7 +166,7 @@ fn enter(
 
 /// What the namespace is called among processes that may share it; `None` if
 /// this one does not share.
-fn fingerprint(request: &Request, plan: &Plan) -> Option<u128> {
+fn fingerprint(request: &Request, plan: &Plan, host: &Host) -> Option<u128> {
     let group = match &request.share {
         Share::Off => return None,
         Share::Auto => {
@@ -177,7 +189,8 @@ fn fingerprint(request: &Request, plan: &Plan) -> Option<u128> {
     };
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();
-        (salt, host_namespace, request.share == Share::Auto, &group).hash(&mut hasher);
+        let automatic = request.share == Share::Auto;
+        (salt, host.uid, host_namespace, automatic, &group).hash(&mut hasher);
         u128::from(hasher.finish())
     };
     Some(plan.fingerprint() ^ (half(2) << 64 | half(3)))

@@ -15,6 +15,8 @@ use nix::sys::signal::{raise, sigprocmask, SigSet, SigmaskHow, Signal};
 use nix::unistd::Pid;
 
 use crate::error::{Error, Step};
+use crate::host::Host;
+use crate::privilege::{become_user_for_good, User};
 use crate::sys::process::{self, Caught, Side};
 
 /// What the init inside needs to start the program and report its end.
@@ -29,7 +31,7 @@ pub struct Inside {
 ///
 /// # Errors
 /// As unshare(2) and clone(2).
-pub fn enter() -> Result<Inside, Error> {
+pub fn enter(host: &Host) -> Result<Inside, Error> {
     let step = || "make a PID namespace".to_owned();
     let mut mask = SigSet::empty();
     sigprocmask(
@@ -43,6 +45,14 @@ pub fn enter() -> Result<Inside, Error> {
     match process::clone(Some(Signal::SIGCHLD)).step(step)? {
         Side::Parent(init) => {
             drop(report);
+            // Root's part is done inside; out here signals are passed by the user.
+            if host.acts_for_user() {
+                let gave_up = User::of(host).and_then(|user| become_user_for_good(&user));
+                if gave_up.is_err() {
+                    let _ = process::send(init, libc::SIGKILL);
+                    process::exit_now(255);
+                }
+            }
             stay_outside(init, status)
         }
         Side::Child => {
@@ -71,6 +81,8 @@ impl Inside {
     /// As clone(2).
     pub fn start(self) -> Result<(), Error> {
         let step = || "start the program in its PID namespace".to_owned();
+        // Giving up privileges has undone it.
+        process::die_with_parent(libc::SIGKILL).step(step)?;
         match process::clone(Some(Signal::SIGCHLD)).step(step)? {
             Side::Parent(program) => self.stay_init(program),
             Side::Child => sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None).step(step),

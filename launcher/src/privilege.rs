@@ -4,9 +4,13 @@
 //! [`drop_for_good`] took.
 
 use nix::errno::Errno;
-use nix::unistd::{geteuid, setegid, seteuid, setgroups, Gid, Uid};
+use nix::unistd::{
+    getegid, geteuid, getgid, getgroups, getresgid, getresuid, getuid, setegid, seteuid, setgroups,
+    setresgid, setresuid, Gid, Uid,
+};
 
 use crate::error::{Error, Step};
+use crate::host::Host;
 use crate::sys::process::{self, Capabilities};
 
 /// Proof that this process has nothing left that its user does not have, and
@@ -32,13 +36,7 @@ pub fn drop_for_good(is_root: bool) -> Result<Unprivileged, Error> {
     if held != Capabilities::default() {
         // Only who has CAP_SETPCAP, as the maker of a user namespace does, can
         // and need empty the bounding set.
-        for number in 0..64 {
-            match process::drop_bounding_capability(number) {
-                Ok(()) => {}
-                Err(Errno::EINVAL) => break,
-                Err(errno) => return Err(Error::call(step(), errno)),
-            }
-        }
+        empty_bounding_set()?;
         process::clear_ambient_capabilities().step(step)?;
         process::set_capabilities(Capabilities::default()).step(step)?;
     }
@@ -60,6 +58,33 @@ pub struct User {
 }
 
 impl User {
+    /// The user who called this set-id program, as the kernel tells; `None` if it
+    /// is not installed as it has to be: set-user-ID of root, not set-group-ID.
+    pub fn calling() -> Result<Option<Self>, Error> {
+        if !geteuid().is_root() || getegid() != getgid() {
+            return Ok(None);
+        }
+        let groups = getgroups().step(|| "find out whose process this is".into())?;
+        Ok(Some(Self {
+            uid: getuid().as_raw(),
+            gid: getgid().as_raw(),
+            groups: groups.iter().map(|group| group.as_raw()).collect(),
+        }))
+    }
+
+    /// The user a request is carried out for, with the groups of this process.
+    ///
+    /// # Errors
+    /// As getgroups(2).
+    pub fn of(host: &Host) -> Result<Self, Error> {
+        let groups = getgroups().step(|| "find out whose process this is".into())?;
+        Ok(Self {
+            uid: host.uid,
+            gid: host.gid,
+            groups: groups.iter().map(|group| group.as_raw()).collect(),
+        })
+    }
+
     /// From now on this process, which is root's, opens, makes and looks up files
     /// with the user's rights and no others; what it may mount stays.
     ///
@@ -79,6 +104,64 @@ impl User {
         }
         Ok(())
     }
+}
+
+/// Ends a set-id program's privilege for good: this process becomes the user's by
+/// every id, loses every capability, the bounding set included, and can gain none
+/// by execve(2). Then it looks whether all of that is so.
+///
+/// # Errors
+/// Any step that fails, or does not read back as done, is fatal.
+pub fn become_user_for_good(user: &User) -> Result<Unprivileged, Error> {
+    let step = || "give up privileges".to_owned();
+    let remains = |what: &str| Error::new(step(), format!("{what} did not stay changed"));
+    if user.uid == 0 {
+        return drop_for_good(true);
+    }
+    forbid_gaining()?;
+    empty_bounding_set()?;
+    process::clear_ambient_capabilities().step(step)?;
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    // Groups first, while it may still be done.
+    setresgid(gid, gid, gid).step(step)?;
+    setresuid(uid, uid, uid).step(step)?;
+    process::set_capabilities(Capabilities::default()).step(step)?;
+    let (uids, gids) = (getresuid().step(step)?, getresgid().step(step)?);
+    if [uids.real, uids.effective, uids.saved] != [uid; 3]
+        || [gids.real, gids.effective, gids.saved] != [gid; 3]
+        || process::file_ids() != (user.uid, user.gid)
+    {
+        return Err(remains("the ids"));
+    }
+    if process::capabilities().step(step)? != Capabilities::default() {
+        return Err(remains("the capabilities"));
+    }
+    if setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
+        return Err(remains("the way back to root"));
+    }
+    let mut groups: Vec<u32> = getgroups()
+        .step(step)?
+        .iter()
+        .map(|group| group.as_raw())
+        .collect();
+    let mut theirs = user.groups.clone();
+    groups.sort_unstable();
+    theirs.sort_unstable();
+    if groups != theirs {
+        return Err(remains("the groups"));
+    }
+    Ok(Unprivileged(()))
+}
+
+fn empty_bounding_set() -> Result<(), Error> {
+    for number in 0..64 {
+        match process::drop_bounding_capability(number) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(Error::call("give up privileges", errno)),
+        }
+    }
+    Ok(())
 }
 
 /// Does `work` with root's rights to files where this process acts for a user

@@ -234,6 +234,7 @@ pub fn host(user: &User, environment: Vec<(OsString, OsString)>, cwd: Option<Pat
         cwd,
         environment,
         mounts_as_root: true,
+        accounts: None,
     }
 }
 

@@ -10,11 +10,12 @@ use launcher::fds;
 use launcher::request::{
     Access, Entry, EnvironmentChoice, Home, HostPath, ImagePath, Share, Standard, Unshared,
 };
-use launcher::{env, plan, policy, Error, Host, Request};
+use launcher::{env, plan, policy, site, Error, Host, Request};
 
 use crate::cli::Entering;
+use crate::cmd::builder;
 use crate::env_file;
-use crate::output;
+use crate::{log, output};
 
 /// The image, and the words after it.
 pub fn split(words: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
@@ -28,14 +29,23 @@ pub fn split(words: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
 /// # Errors
 /// Why the program did not start.
 pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error> {
-    let host = Host::gather();
+    let mut host = Host::gather();
+    let way = Way::of(&options);
     let dry_run = options.dry_run;
     // Opening the image takes a descriptor already.
     let limits = fds::Limits::make_room();
     let is_test = matches!(entry, Entry::Test(_));
     let request = request(image, entry, options, &host)?;
+    let starter = starter(way, &request, &host)?;
     if dry_run {
+        host.mounts_as_root |= starter.is_some();
         return print_plan(&request, &host);
+    }
+    if let Some(path) = starter {
+        let verbosity = log::verbosity();
+        return Err(launcher::starter::become_starter(
+            &path, &request, &host, &limits, verbosity,
+        ));
     }
     launcher::launch(&request, &host, &limits, |timings| {
         for line in timings {
@@ -46,6 +56,58 @@ pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error>
         tracing::warn!("{} has no test", Shown::new(image));
     }
     Ok(())
+}
+
+/// How the user wants to enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By the starter where there is one that would do it.
+    Auto,
+    UserNamespace,
+    Starter,
+}
+
+impl Way {
+    fn of(options: &Entering) -> Self {
+        match (options.userns, options.setuid) {
+            (true, _) => Self::UserNamespace,
+            (_, true) => Self::Starter,
+            _ => Self::Auto,
+        }
+    }
+}
+
+/// The set-id starter, if it is to be used.
+fn starter(way: Way, request: &Request, host: &Host) -> Result<Option<PathBuf>, Error> {
+    // Root needs nobody's privilege.
+    if way == Way::UserNamespace || host.is_root() {
+        return Ok(None);
+    }
+    let path = builder::libexec()?.join(launcher::starter::NAME);
+    let reason = if !request.site.allow_setuid {
+        Error::new("--setuid", "this site does not allow the set-id starter")
+            .hint(format!("'allow setuid' in {} is the reason", site::PATH))
+    } else if !launcher::starter::is_installed(&path) {
+        Error::new(
+            "--setuid",
+            format!(
+                "{} is not there, or not set-user-ID of root",
+                Shown::new(&path)
+            ),
+        )
+        .hint("the administrator can install it: make install SETUID=1; --userns goes without it")
+    } else {
+        match launcher::starter::judge(request, host) {
+            Ok(()) => return Ok(Some(path)),
+            Err(error) if error.is_not_by_root() => error,
+            Err(error) => return Err(error),
+        }
+    };
+    if way == Way::Starter {
+        return Err(reason);
+    }
+    tracing::debug!("the set-id starter is not used: {reason}");
+    Ok(None)
 }
 
 fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result<Request, Error> {
@@ -59,7 +121,7 @@ fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result
     } else {
         Image::open(image).map_err(Error::from)
     }?;
-    let site = launcher::site::load()?;
+    let site = site::load()?;
     let launcher = pmi_shim::detect(
         &pmi_shim::Environment::of(&host.environment),
         launcher::is_socket,

@@ -122,6 +122,41 @@ pub fn enter_namespaces(pidfd: BorrowedFd<'_>, kinds: libc::c_int) -> Result<(),
     Errno::result(unsafe { libc::setns(pidfd.as_raw_fd(), kinds) }).map(drop)
 }
 
+/// The user namespace that a namespace belongs to. See NS_GET_USERNS(2const).
+///
+/// # Errors
+/// EPERM if it is none that this process may look at.
+pub fn owner_of_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: this ioctl takes no argument, and `namespace` is open.
+    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) };
+    let owner = Errno::result(result)?;
+    // SAFETY: the kernel has just returned `owner` as a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner) })
+}
+
+/// Takes every variable out of this process's environment. See clearenv(3).
+///
+/// # Errors
+/// ENOMEM.
+pub fn clear_environment() -> Result<(), Errno> {
+    // SAFETY: the caller is a process with one thread that has kept no pointer to a variable.
+    match unsafe { libc::clearenv() } {
+        0 => Ok(()),
+        _ => Err(Errno::ENOMEM),
+    }
+}
+
+/// Takes a descriptor that was inherited under this number; `None` if there is none.
+pub fn inherited(number: libc::c_int) -> Option<OwnedFd> {
+    // SAFETY: no pointer is passed; F_GETFD only tells whether the descriptor is open.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and the caller is the only one in this process that knows of it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Forbids the process and its descendants to gain privileges by execve(2).
 /// See PR_SET_NO_NEW_PRIVS(2const).
 pub fn set_no_new_privileges() -> Result<(), Errno> {

@@ -1,0 +1,125 @@
+//! One line in the system log for each privileged start.
+//!
+//! Owns: the form of the line and where it goes: the socket of syslog(3), which
+//! journald serves too. Never: stops a start because nobody listens, or writes
+//! what the user passed to the program.
+
+use std::fmt::Write as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use image::Shown;
+
+use crate::error::Error;
+
+const SOCKET: &str = "/dev/log";
+
+/// `LOG_AUTHPRIV | LOG_NOTICE` and `LOG_AUTHPRIV | LOG_WARNING` of syslog(3).
+const STARTED: u8 = 10 << 3 | 5;
+const REFUSED: u8 = 10 << 3 | 4;
+
+/// How a privileged start ended.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// The program is about to run.
+    Started,
+    /// It does not run.
+    Refused(&'a Error),
+}
+
+/// The line to be written; the socket is opened before the host's is out of sight.
+#[derive(Debug)]
+pub struct Log {
+    socket: Option<UnixDatagram>,
+    uid: u32,
+    image: String,
+    options: Option<u128>,
+}
+
+impl Log {
+    /// Connects to the system's log, if the site wants the line.
+    pub fn open(wanted: bool, uid: u32, image: &Path) -> Self {
+        let connect = || {
+            let socket = UnixDatagram::unbound().ok()?;
+            socket.connect(SOCKET).ok()?;
+            socket.set_nonblocking(true).ok()?;
+            Some(socket)
+        };
+        Self {
+            socket: if wanted { connect() } else { None },
+            uid,
+            image: Shown::new(image).to_string(),
+            options: None,
+        }
+    }
+
+    /// Adds the digest of what was asked for.
+    pub fn options(&mut self, digest: u128) {
+        self.options = Some(digest);
+    }
+
+    /// Writes the line.
+    pub fn write(&mut self, outcome: &Outcome<'_>) {
+        let Some(socket) = &self.socket else { return };
+        // A log that is full or gone stops nobody.
+        let _ = socket.send(self.line(outcome, std::process::id()).as_bytes());
+    }
+
+    fn line(&self, outcome: &Outcome<'_>, pid: u32) -> String {
+        let (priority, word) = match outcome {
+            Outcome::Started => (STARTED, "started"),
+            Outcome::Refused(_) => (REFUSED, "refused"),
+        };
+        let mut line = format!(
+            "<{priority}>singularity-starter[{pid}]: user={} image={} ",
+            self.uid,
+            quoted(&self.image)
+        );
+        if let Some(digest) = self.options {
+            let _ = write!(line, "options={digest:032x} ");
+        }
+        let _ = write!(line, "outcome={word}");
+        if let Outcome::Refused(error) = outcome {
+            let _ = write!(line, " reason={}", quoted(&error.to_string()));
+        }
+        line
+    }
+}
+
+/// In quotes, and so that nothing in it ends them or the line.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars().take(1024) {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted.push('?'),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_end_its_line_or_its_quotes() {
+        let log = Log {
+            socket: None,
+            uid: 7,
+            image: "a\" outcome=started\n<0>x".to_owned(),
+            options: Some(1),
+        };
+        let error = Error::new("enter", "no\\");
+        assert_eq!(
+            log.line(&Outcome::Refused(&error), 5),
+            format!(
+                "<84>singularity-starter[5]: user=7 image=\"a\\\" outcome=started?<0>x\" \
+                 options={:032x} outcome=refused reason=\"enter: no\\\\\"",
+                1
+            )
+        );
+    }
+}

@@ -9,11 +9,13 @@
 //! A field is its number (u8), the length of its value (u32) and the value; a list
 //! in a value is items of a length (u32) and bytes. Numbers are little-endian.
 
-use std::ffi::{CStr, OsStr, OsString};
+mod parts;
+
+use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
@@ -22,8 +24,12 @@ use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, SealFlag};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 
+use self::parts::{
+    access, account, at_most_one, binds, entry, entry_bytes, groups, home, host_path, image_path,
+    item, items, limits, list, pairs, path_bytes, read_pairs, share, without, words,
+};
 use crate::error::{Error, Step};
-use crate::host::{Account, Host, KnownAccounts};
+use crate::host::{Host, KnownAccounts};
 use crate::request::{
     Access, Bind, Entry, EnvironmentChoice, Home, HostPath, ImagePath, Request, Share, Standard,
     Unshared,
@@ -181,7 +187,7 @@ impl Sealed {
     /// As memfd_create(2) and write(2); a request that is too large.
     pub fn seal(self) -> Result<OwnedFd, Error> {
         let step = || "hand the request to the starter".to_owned();
-        let bytes = self.to_bytes();
+        let bytes = self.into_bytes();
         if bytes.len() as u64 > MOST_BYTES {
             return Err(Error::new(step(), "arguments and environment are too long")
                 .hint("drop some: --cleanenv"));
@@ -216,7 +222,7 @@ impl Sealed {
         Self::from_bytes(&bytes).map_err(Malformed::error)
     }
 
-    fn to_bytes(mut self) -> Vec<u8> {
+    fn into_bytes(mut self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         let mut put = |number: u8, value: &[u8]| {
             bytes.push(number);
@@ -388,234 +394,107 @@ pub fn keep_across_exec(file: &OwnedFd) -> Result<i32, Errno> {
     Ok(file.as_raw_fd())
 }
 
-// --- writing ------------------------------------------------------------------
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Account;
 
-fn list(items: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for item in items {
-        bytes.extend((item.len() as u32).to_le_bytes());
-        bytes.extend(item);
+    fn example() -> Sealed {
+        Sealed {
+            image: "/i".into(),
+            entry: Entry::Shell {
+                program: Some("/bin/dash".into()),
+                arguments: vec!["-c".into(), "".into()],
+            },
+            binds: vec![Bind {
+                source: HostPath::new("/a"),
+                destination: ImagePath::new("/b").unwrap(),
+                read_only: true,
+            }],
+            home: Home::Instead {
+                source: HostPath::new("/h"),
+                destination: ImagePath::new("/home/me").unwrap(),
+            },
+            workdir: Some(HostPath::new("/w")),
+            scratch: vec![ImagePath::new("/s").unwrap()],
+            working_directory: ImagePath::new("/p"),
+            contain: true,
+            unshared: Unshared {
+                net: true,
+                ..Unshared::default()
+            },
+            hostname: Some("n".into()),
+            access: Access::Overlay(HostPath::new("/o")),
+            without: vec![Standard::ResolvConf, Standard::Tmp],
+            environment: EnvironmentChoice {
+                clean: true,
+                ignore_image: false,
+                set: vec![("A".into(), "=1".into())],
+            },
+            share: Share::Name("j".into()),
+            timing: true,
+            verbosity: 3,
+            limits: (7, u64::MAX, 0o27),
+            user_home: Some(HostPath::new("/home/me")),
+            variables: vec![("".into(), "x".into()), ("B".into(), "".into())],
+            accounts: KnownAccounts {
+                account: Some(Account {
+                    name: b"me".to_vec(),
+                    uid: u32::MAX,
+                    gid: u32::MAX,
+                    gecos: Vec::new(),
+                    home: "/home/me".into(),
+                    shell: "/bin/sh".into(),
+                }),
+                groups: vec![(5, b"tty".to_vec())],
+            },
+        }
     }
-    bytes
-}
 
-fn path_bytes(path: &std::path::Path) -> Vec<u8> {
-    path.as_os_str().as_bytes().to_vec()
-}
-
-fn host_path(path: &Option<HostPath>) -> Option<Vec<u8>> {
-    path.as_ref().map(|path| path_bytes(path.as_path()))
-}
-
-fn pairs(pairs: &[(OsString, OsString)]) -> Vec<u8> {
-    list(
-        pairs
-            .iter()
-            .flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]),
-    )
-}
-
-fn entry_bytes(entry: &Entry) -> Vec<u8> {
-    let (kind, words, program) = match entry {
-        Entry::Exec(words) => (0, words, None),
-        Entry::Run(words) => (1, words, None),
-        Entry::Test(words) => (2, words, None),
-        Entry::Shell {
-            program: None,
-            arguments,
-        } => (3, arguments, None),
-        Entry::Shell {
-            program: Some(program),
-            arguments,
-        } => (4, arguments, Some(program)),
-    };
-    let words = program.into_iter().chain(words);
-    list(std::iter::once(vec![kind]).chain(words.map(|word| word.as_bytes().to_vec())))
-}
-
-// --- reading ------------------------------------------------------------------
-
-/// The item at the beginning, and what follows it.
-fn item(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
-    let cut = Malformed("it is cut short");
-    let (length, rest) = bytes.split_first_chunk::<4>().ok_or(cut)?;
-    let length = u32::from_le_bytes(*length) as usize;
-    rest.split_at_checked(length).ok_or(cut)
-}
-
-fn items(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
-    let mut found = Vec::new();
-    while !bytes.is_empty() {
-        let (value, rest) = item(bytes)?;
-        found.push(value);
-        bytes = rest;
+    #[test]
+    fn a_request_arrives_as_it_was_sent() {
+        let arrived = Sealed::unseal(example().seal().unwrap()).unwrap();
+        assert_eq!(arrived, example());
     }
-    Ok(found)
-}
 
-/// What was a C string, or a path or a part of one: it holds no NUL.
-fn words(bytes: &[u8]) -> Result<OsString, Malformed> {
-    if bytes.contains(&0) {
-        return Err(Malformed("it has a NUL in a string"));
+    #[test]
+    fn a_request_that_is_cut_anywhere_is_refused() {
+        let bytes = example().into_bytes();
+        for length in 0..bytes.len() {
+            assert!(Sealed::from_bytes(&bytes[..length]).is_err(), "{length}");
+        }
     }
-    Ok(OsStr::from_bytes(bytes).to_owned())
-}
 
-fn at_most_one(bytes: &[u8]) -> Result<Option<OsString>, Malformed> {
-    match items(bytes)?.as_slice() {
-        [] => Ok(None),
-        [one] => words(one).map(Some),
-        _ => Err(Malformed("it has several of what there is one of")),
+    #[test]
+    fn any_byte_may_be_another_without_a_panic() {
+        let bytes = example().into_bytes();
+        for index in 0..bytes.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut changed = bytes.clone();
+                changed[index] = value;
+                let _ = Sealed::from_bytes(&changed);
+            }
+        }
     }
-}
 
-fn image_path(bytes: &[u8]) -> Result<ImagePath, Malformed> {
-    ImagePath::new(words(bytes)?).ok_or(Malformed("a path in the image is not absolute"))
-}
-
-fn binds(bytes: &[u8]) -> Result<Vec<Bind>, Malformed> {
-    let found = items(bytes)?;
-    let triples = found.chunks_exact(3);
-    if !triples.remainder().is_empty() {
-        return Err(Malformed("a bind of it is not whole"));
+    #[test]
+    fn a_field_that_is_unknown_or_there_twice_is_refused() {
+        let mut unknown = example().into_bytes();
+        unknown.extend([200, 0, 0, 0, 0]);
+        let refused = Sealed::from_bytes(&unknown).unwrap_err();
+        assert_eq!(refused, Malformed("it has an unknown field"));
+        let mut twice = example().into_bytes();
+        twice.extend([VERBOSITY, 1, 0, 0, 0, 0]);
+        let refused = Sealed::from_bytes(&twice).unwrap_err();
+        assert_eq!(refused, Malformed("it has a field twice"));
     }
-    triples
-        .map(|bind| {
-            Ok(Bind {
-                source: HostPath::new(words(bind[0])?),
-                destination: image_path(bind[1])?,
-                read_only: match bind[2] {
-                    [0] => false,
-                    [1] => true,
-                    _ => return Err(Malformed("a bind of it is neither ro nor rw")),
-                },
-            })
-        })
-        .collect()
-}
 
-fn home(bytes: &[u8]) -> Result<Home, Malformed> {
-    Ok(match items(bytes)?.as_slice() {
-        [[0]] => Home::Own,
-        [[1]] => Home::None,
-        [[2], source, destination] => Home::Instead {
-            source: HostPath::new(words(source)?),
-            destination: image_path(destination)?,
-        },
-        _ => return Err(Malformed("its home is of no known kind")),
-    })
-}
-
-fn access(bytes: &[u8]) -> Result<Access, Malformed> {
-    Ok(match items(bytes)?.as_slice() {
-        [[0]] => Access::ReadOnly,
-        [[1]] => Access::Writable,
-        [[2]] => Access::WritableTmpfs,
-        [[3], path] => Access::Overlay(HostPath::new(words(path)?)),
-        _ => return Err(Malformed("its access is of no known kind")),
-    })
-}
-
-fn share(bytes: &[u8]) -> Result<Share, Malformed> {
-    Ok(match items(bytes)?.as_slice() {
-        [[0]] => Share::Auto,
-        [[1]] => Share::Off,
-        [[2], name] => Share::Name(words(name)?),
-        _ => return Err(Malformed("its sharing is of no known kind")),
-    })
-}
-
-fn entry(bytes: &[u8]) -> Result<Entry, Malformed> {
-    let found = items(bytes)?;
-    let unknown = Malformed("what it starts is of no known kind");
-    let (&[kind], rest) = found
-        .split_first()
-        .ok_or(unknown)
-        .and_then(|(kind, rest)| {
-            let kind: &[u8; 1] = (*kind).try_into().map_err(|_| unknown)?;
-            Ok((kind, rest))
-        })?;
-    let mut rest: Vec<OsString> = rest.iter().map(|b| words(b)).collect::<Result<_, _>>()?;
-    Ok(match kind {
-        0 if !rest.is_empty() => Entry::Exec(rest),
-        1 => Entry::Run(rest),
-        2 => Entry::Test(rest),
-        3 => Entry::Shell {
-            program: None,
-            arguments: rest,
-        },
-        4 if !rest.is_empty() => Entry::Shell {
-            program: Some(rest.remove(0)),
-            arguments: rest,
-        },
-        _ => return Err(unknown),
-    })
-}
-
-fn without(bytes: &[u8]) -> Result<Vec<Standard>, Malformed> {
-    items(bytes)?
-        .into_iter()
-        .map(|name| {
-            let mut known = Standard::NAMES.iter();
-            let known = known.find(|(known, _)| known.as_bytes() == name);
-            known
-                .map(|(_, standard)| *standard)
-                .ok_or(Malformed("it leaves out a mount of no known name"))
-        })
-        .collect()
-}
-
-fn read_pairs(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, Malformed> {
-    let found = items(bytes)?;
-    let pairs = found.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return Err(Malformed("a variable of it is not whole"));
+    #[test]
+    fn a_file_that_can_still_be_changed_is_refused() {
+        let file = File::from(memfd_create(NAME, MFdFlags::MFD_ALLOW_SEALING).unwrap());
+        (&file).write_all(&example().into_bytes()).unwrap();
+        assert!(Sealed::unseal(file.into()).is_err());
+        let (pipe, _) = nix::unistd::pipe().unwrap();
+        assert!(Sealed::unseal(pipe).is_err());
     }
-    pairs
-        .map(|pair| Ok((words(pair[0])?, words(pair[1])?)))
-        .collect()
-}
-
-fn limits(bytes: &[u8]) -> Result<(u64, u64, u32), Malformed> {
-    let wrong = Malformed("its limits are not three numbers");
-    let (files, rest) = bytes.split_first_chunk::<8>().ok_or(wrong)?;
-    let (size, rest) = rest.split_first_chunk::<8>().ok_or(wrong)?;
-    let umask: &[u8; 4] = rest.try_into().map_err(|_| wrong)?;
-    Ok((
-        u64::from_le_bytes(*files),
-        u64::from_le_bytes(*size),
-        u32::from_le_bytes(*umask) & 0o777,
-    ))
-}
-
-/// The ids are not told: they are the calling process's.
-fn account(bytes: &[u8]) -> Result<Option<Account>, Malformed> {
-    Ok(match items(bytes)?.as_slice() {
-        [] => None,
-        [name, gecos, home, shell] => Some(Account {
-            name: words(name)?.into_vec(),
-            uid: u32::MAX,
-            gid: u32::MAX,
-            gecos: words(gecos)?.into_vec(),
-            home: words(home)?.into(),
-            shell: words(shell)?.into(),
-        }),
-        _ => return Err(Malformed("its account is not whole")),
-    })
-}
-
-fn groups(bytes: &[u8]) -> Result<Vec<(u32, Vec<u8>)>, Malformed> {
-    let found = items(bytes)?;
-    let pairs = found.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return Err(Malformed("a group of it is not whole"));
-    }
-    pairs
-        .map(|pair| {
-            let gid: &[u8; 4] = pair[0]
-                .try_into()
-                .map_err(|_| Malformed("a group of it has no number"))?;
-            Ok((u32::from_le_bytes(*gid), words(pair[1])?.into_vec()))
-        })
-        .collect()
 }

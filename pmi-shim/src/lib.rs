@@ -48,8 +48,12 @@ mod hygiene;
 mod identity;
 mod keep;
 
+pub mod client;
 pub mod core;
 pub mod seat;
+pub mod server;
+pub mod wire1;
+pub mod wire2;
 
 pub use detect::detect;
 pub use directories::Why;

@@ -2,6 +2,12 @@
 //!
 //! Owns: which reader a format has. Never: mounts, or runs anything of an image.
 
+pub mod decompress;
+pub mod members;
+pub mod tar;
+
+pub use decompress::decompress;
+
 use crate::tree::extract::{Lost, Owner};
 use std::path::PathBuf;
 

@@ -50,10 +50,6 @@ build: toolchain ## Build the command, its manual pages and its completions
 	@mkdir -p '$(LIBEXEC)'
 	@cp '$(TARGET)/tools/builder' '$(LIBEXEC)/builder.new'
 	@mv '$(LIBEXEC)/builder.new' '$(LIBEXEC)/builder'
-	$(CARGO) rustc --profile tools --locked --package pmi-bridge --bin pmi-bridge \
-		--target $(HOST_TRIPLE) -- -C target-feature=+crt-static -C relocation-model=static
-	@cp '$(TARGET)/$(HOST_TRIPLE)/tools/pmi-bridge' '$(LIBEXEC)/pmi-bridge.new'
-	@mv '$(LIBEXEC)/pmi-bridge.new' '$(LIBEXEC)/pmi-bridge'
 	@rm -rf '$(DIST)/man' '$(DIST)/completions'
 	@mkdir -p '$(DIST)/man' '$(DIST)/completions'
 	@'$(BIN)' generate man '$(DIST)/man'

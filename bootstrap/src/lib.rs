@@ -16,6 +16,8 @@ pub mod space;
 pub mod tool;
 pub mod tree;
 pub mod unpack;
+pub mod verbs;
+pub mod volume;
 pub mod workdir;
 
 use std::ffi::OsString;
@@ -40,5 +42,14 @@ pub fn run(words: &[OsString]) -> u8 {
 }
 
 fn carry_out(verb: ImageVerb) -> Result<(), Error> {
-    Err(Error::new(format!("{verb:?}"), "not there yet"))
+    match verb {
+        ImageVerb::Create(options) => verbs::create::create(&options),
+        ImageVerb::Import(options) => verbs::import::import(&options),
+        ImageVerb::Export(options) => verbs::export::export(&options),
+        ImageVerb::Expand(options) => verbs::expand::expand(&options),
+        ImageVerb::Copy(options) => verbs::copy::copy(&options),
+        ImageVerb::Convert(options) => verbs::convert::convert(&options),
+        ImageVerb::Inspect(options) => verbs::inspect::inspect(&options),
+        verb => Err(Error::new(format!("{verb:?}"), "not there yet")),
+    }
 }

@@ -125,10 +125,6 @@ fn compile(tree: &Path, made: &Path, fresh: &Path) {
         .opt_level(2)
         .debug(false)
         .warnings(false)
-        // The user of the library looks at who connects: see src/lib.rs.
-        .define("accept", "libpmix_accept")
-        // No path of this machine in messages.
-        .flag(format!("-ffile-prefix-map={}/=", tree.display()))
         .flag("-fno-strict-aliasing")
         .flag("-w")
         .cargo_metadata(false)

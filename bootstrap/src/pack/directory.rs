@@ -14,7 +14,7 @@ use super::output::{parent, unfinished};
 use super::Packing;
 use crate::failure::call;
 use crate::tree::extract::{extract, Options};
-use crate::tree::host::Directory;
+use crate::tree::Tree;
 
 /// What makes a directory look like the root of an image, which may be replaced.
 const SIGNS: [&str; 6] = [".singularity.d", "singularity", "bin", "usr", "etc", "lib"];
@@ -91,7 +91,7 @@ pub(crate) fn remove(path: &Path) {
     }
 }
 
-pub(super) fn pack(tree: &Path, packing: &Packing, place: &Path) -> Result<(), Error> {
+pub(super) fn write(tree: &dyn Tree, packing: &Packing, place: &Path) -> Result<(), Error> {
     let step = || format!("make image {}", Shown::new(place));
     let new = parent(place).join(unfinished());
     std::fs::create_dir(&new).map_err(|error| Error::io(step(), &error))?;
@@ -99,7 +99,7 @@ pub(super) fn pack(tree: &Path, packing: &Packing, place: &Path) -> Result<(), E
     let options = Options {
         epoch: packing.epoch,
     };
-    let lost = extract(&Directory::open(tree)?, &new, options)?;
+    let lost = extract(tree, &new, options)?;
     crate::unpack::tell(&lost, false);
     let flags = if packing.replace {
         RenameFlags::EXCHANGE

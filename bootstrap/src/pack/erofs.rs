@@ -68,6 +68,14 @@ pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(
             tool.arg("-zlz4hc");
         }
     }
+    if packing
+        .owners
+        .as_ref()
+        .is_some_and(|owners| !owners.is_empty())
+    {
+        // A short inode has no room for every owner.
+        tool.arg("-Eforce-inode-extended");
+    }
     // The tolerance that keeps every attribute in the inode's own area would
     // make some unreadable to old kernels; the default of 2 shares them.
     let mut made = None;
@@ -80,24 +88,43 @@ pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(
         made = Some(epoch);
     }
     tool.arg(output.path_for_tools()).arg(tree);
-    tool.succeed(step)?;
-    match made {
-        Some(epoch) => set_build_time(output, epoch).map_err(|error| Error::io(step(), &error)),
-        None => Ok(()),
+    if let Err(failed) = tool.run()? {
+        // mkfs.erofs up to 1.6 at least cuts the last byte of such names off.
+        let survey = Survey::of(tree)?;
+        return Err(match survey.longest_name {
+            Some(path) if !failed.is_out_of_space() => Error::new(
+                step(),
+                format!(
+                    "mkfs.erofs cannot store names of 255 bytes, as of {}",
+                    Shown::new(&path)
+                ),
+            )
+            .hint("choose another format, or a shorter name"),
+            _ => failed.error(step()),
+        });
     }
+    if let Some(owners) = packing.owners.as_ref().filter(|owners| !owners.is_empty()) {
+        crate::volume::erofs_patch::give(output.file(), output.place(), owners)?;
+    }
+    if made.is_some() || packing.owners.is_some() {
+        finish_superblock(output, made).map_err(|error| Error::io(step(), &error))?;
+    }
+    Ok(())
 }
 
 /// Makes the superblock say when the image was made: mkfs.erofs has an option for
-/// that, but it changes the times of all files too. See the kernel's
+/// that, but it changes the times of all files too. Then the checksum is made anew. See the kernel's
 /// `fs/erofs/erofs_fs.h`, `struct erofs_super_block`.
-fn set_build_time(output: &Output, epoch: u64) -> std::io::Result<()> {
+fn finish_superblock(output: &Output, epoch: Option<u64>) -> std::io::Result<()> {
     const AT: u64 = 1024;
     const HAS_CHECKSUM: u32 = 1;
     let file = output.file();
     let mut head = [0; 128];
     file.read_exact_at(&mut head, AT)?;
-    file.write_all_at(&epoch.to_le_bytes(), AT + 24)?;
-    file.write_all_at(&[0; 4], AT + 32)?;
+    if let Some(epoch) = epoch {
+        file.write_all_at(&epoch.to_le_bytes(), AT + 24)?;
+        file.write_all_at(&[0; 4], AT + 32)?;
+    }
     let features = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
     if features & HAS_CHECKSUM != 0 {
         // Over the rest of the first block, its own field counted as zero.

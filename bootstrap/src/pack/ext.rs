@@ -8,6 +8,9 @@ use std::path::Path;
 use image::Shown;
 use launcher::Error;
 
+use crate::tree::host::Directory;
+use crate::volume::ext_patch;
+
 use super::erofs::hyphenated;
 use super::survey::Survey;
 use super::tools::Tool;
@@ -35,6 +38,36 @@ fn size_for(survey: &Survey, inodes: u64) -> u64 {
     };
     let bitmaps = contents / 2048 + 6 * MIB;
     (contents + tables + journal + bitmaps).next_multiple_of(MIB)
+}
+
+/// Writes an empty file system of so many bytes, whose top directory is that of
+/// whoever makes it.
+///
+/// # Errors
+/// As for all formats; and a size that is too small.
+pub(crate) fn empty(format: Format, size: u64, output: &Output) -> Result<(), Error> {
+    let step = || format!("make image {}", Shown::new(output.place()));
+    output
+        .file()
+        .set_len(size)
+        .map_err(|error| Error::io(step(), &error))?;
+    let owner = format!(
+        "root_owner={}:{}",
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw()
+    );
+    let mut tool = Tool::new("mke2fs", "e2fsprogs");
+    tool.args(["-q", "-F", "-m", "0", "-E", &owner, "-t"])
+        .arg(if format == Format::Ext3 {
+            "ext3"
+        } else {
+            "ext4"
+        });
+    if size >= 8 * MIB {
+        tool.args(["-b", "4096"]);
+    }
+    tool.arg(output.path_for_tools());
+    tool.succeed(step).map(drop)
 }
 
 pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(), Error> {
@@ -79,17 +112,12 @@ pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(
             Err(failed) => return Err(failed.error(step())),
         }
     }
-    root_mode(tree, output)
-}
-
-/// mke2fs of e2fsprogs 1.47 copies no mode to the top directory.
-fn root_mode(tree: &Path, output: &Output) -> Result<(), Error> {
-    use std::os::unix::fs::MetadataExt;
-    let step = || format!("pack image {}", Shown::new(output.place()));
-    let top = tree.metadata().map_err(|error| Error::io(step(), &error))?;
-    let mut tool = Tool::new("debugfs", "e2fsprogs");
-    tool.args(["-w", "-R"])
-        .arg(format!("set_inode_field <2> mode {:#o}", top.mode()))
-        .arg(output.path_for_tools());
-    tool.succeed(step).map(drop)
+    let original = Directory::open(tree)?;
+    ext_patch::restore(
+        output.file(),
+        output.place(),
+        &original,
+        packing.owners.as_ref(),
+        packing.epoch,
+    )
 }

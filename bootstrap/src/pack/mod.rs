@@ -9,7 +9,7 @@
 
 mod directory;
 mod erofs;
-mod ext;
+pub(crate) mod ext;
 pub mod output;
 mod sif;
 mod squashfs;
@@ -201,15 +201,74 @@ impl Packing {
 pub fn pack(tree: &Path, packing: &Packing, place: &Path) -> Result<(), Error> {
     packing.check(place)?;
     if packing.format == Format::Directory {
-        return directory::pack(tree, packing, place);
+        let tree = crate::tree::host::Directory::open(tree)?;
+        return directory::write(&tree, packing, place);
     }
     let output = Output::begin(place, packing.replace)?;
     match packing.format {
         Format::Squashfs => squashfs::write(tree, packing, &output, 0)?,
         Format::Erofs => erofs::write(tree, packing, &output)?,
         Format::Ext4 | Format::Ext3 => ext::write(tree, packing, &output)?,
-        _ => sif::write(tree, packing, &output)?,
+        _ => sif::write(sif::Root::Tree(tree), packing, &output)?,
     }
+    output.finish()
+}
+
+/// Writes an image whose file system is that of another image, as it is: it is
+/// neither unpacked nor packed. The formats must fit.
+///
+/// # Errors
+/// As [`pack`].
+pub fn copy_file_system(
+    source: &::image::Image,
+    packing: &Packing,
+    place: &Path,
+) -> Result<(), Error> {
+    packing.check(place)?;
+    let output = Output::begin(place, packing.replace)?;
+    match (packing.format, source.root()) {
+        (Format::Sif, _) => sif::write(sif::Root::Partition(source), packing, &output)?,
+        (_, Some(root)) => {
+            let length = source
+                .superblock()
+                .map_or(root.size, |facts| facts.bytes_used())
+                .next_multiple_of(4096)
+                .min(root.size);
+            sif::copy_bytes(source.file(), root.offset, length, output.file(), 0)
+                .map_err(|error| Error::io(format!("write image {}", Shown::new(place)), &error))?;
+        }
+        _ => {}
+    }
+    output.finish()
+}
+
+/// Unpacks an image into a directory at `place`, which appears there whole.
+///
+/// # Errors
+/// As [`pack`].
+pub fn unpack_into_place(
+    source: &::image::Image,
+    packing: &Packing,
+    place: &Path,
+) -> Result<(), Error> {
+    packing.check(place)?;
+    directory::write(&*crate::volume::open(source)?, packing, place)
+}
+
+/// Writes a SIF file with those objects of another that `keep` says, as they are.
+///
+/// # Errors
+/// As [`pack`].
+pub fn copy_objects(
+    source: &::image::Image,
+    sif: &::image::Sif,
+    keep: &dyn Fn(&::image::sif::Descriptor) -> bool,
+    packing: &Packing,
+    place: &Path,
+) -> Result<(), Error> {
+    packing.check(place)?;
+    let output = Output::begin(place, packing.replace)?;
+    sif::rewrite(source, sif, keep, &output)?;
     output.finish()
 }
 
@@ -236,7 +295,7 @@ fn compression(text: &str) -> Result<Compression, Error> {
 
 /// The time of `SOURCE_DATE_EPOCH`, whose specification asks for a decimal number
 /// of seconds since 1970 and that anything else is an error.
-fn epoch(variable: Option<&OsStr>) -> Result<Option<u64>, Error> {
+pub(crate) fn epoch(variable: Option<&OsStr>) -> Result<Option<u64>, Error> {
     let Some(text) = variable.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };

@@ -3,6 +3,7 @@
 //! Owns: which objects are in it and where they lie, as the format's public
 //! specification has it and the reference implementation lays them out.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -12,11 +13,18 @@ use image::sif::{
     DataType, Descriptor, Details, Header, Link, PartitionContent, PartitionRole, DESCRIPTORS_AT,
     DESCRIPTOR_LENGTH, LAUNCH, USUAL_DESCRIPTORS,
 };
-use image::{Architecture, Shown};
+use image::{Architecture, FileSystem, Image, Shown};
 use launcher::Error;
+use rustix::fs::{seek, SeekFrom};
 
 use super::survey::Survey;
 use super::{Output, Packing, SifObject};
+use crate::tree::host::Directory;
+use crate::tree::walk::read;
+use crate::tree::Tree;
+
+/// Nothing that describes an image is longer.
+const MOST: usize = 16 << 20;
 
 /// Objects begin at multiples of this, so that a partition can be mapped and
 /// attached to a loop device.
@@ -91,7 +99,7 @@ pub(crate) fn write_head(
 }
 
 /// What describes the image, from the places in its tree where it is kept.
-fn own_objects(tree: &Path, time: i64) -> Vec<SifObject> {
+fn own_objects(tree: &dyn Tree, time: i64) -> Result<Vec<SifObject>, Error> {
     let mut objects = Vec::new();
     for (path, data_type, name) in [
         (
@@ -105,9 +113,10 @@ fn own_objects(tree: &Path, time: i64) -> Vec<SifObject> {
             "labels.json",
         ),
     ] {
-        let Some(content) = small_file(tree, path).filter(|content| !content.is_empty()) else {
+        let content = read(tree, Path::new(path), MOST)?.unwrap_or_default();
+        if content.is_empty() {
             continue;
-        };
+        }
         objects.push(SifObject {
             descriptor: Descriptor {
                 data_type,
@@ -127,45 +136,35 @@ fn own_objects(tree: &Path, time: i64) -> Vec<SifObject> {
             content,
         });
     }
-    objects
+    Ok(objects)
 }
 
-/// A file of at most 16 MiB in the tree, no link of which is followed.
-fn small_file(tree: &Path, path: &str) -> Option<Vec<u8>> {
-    use rustix::fs::{open, openat2, Mode, OFlags, ResolveFlags};
-    use std::io::Read;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = open(tree, flags, Mode::empty()).ok()?;
-    let file = openat2(
-        top,
-        path,
-        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )
-    .ok()?;
-    let file = std::fs::File::from(file);
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut content = Vec::new();
-    file.take(16 << 20).read_to_end(&mut content).ok()?;
-    Some(content)
+/// What the root file system is written from.
+pub(super) enum Root<'a> {
+    /// It is packed.
+    Tree(&'a Path),
+    /// It is there already, in an image, and is copied.
+    Partition(&'a Image),
 }
 
-pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(), Error> {
+pub(super) fn write(root: Root<'_>, packing: &Packing, output: &Output) -> Result<(), Error> {
     let step = || format!("pack image {}", Shown::new(output.place()));
     let failed = |error: io::Error| Error::io(step(), &error);
     let time = match packing.epoch {
         Some(epoch) => i64::try_from(epoch).unwrap_or(i64::MAX),
         None => now(),
     };
-    let id = match packing.epoch {
-        Some(_) => Survey::of(tree)?.uuid(2),
-        None => random_uuid().map_err(failed)?,
+    let tree: Box<dyn Tree> = match root {
+        Root::Tree(tree) => Box::new(Directory::open(tree)?),
+        Root::Partition(image) => crate::volume::open(image)?,
     };
-    let architecture = architecture(tree);
-    let mut objects = own_objects(tree, time);
+    let id = match (packing.epoch, &root) {
+        (Some(_), Root::Tree(tree)) => Survey::of(tree)?.uuid(2),
+        (Some(_), Root::Partition(image)) => of_content(image).map_err(failed)?,
+        _ => random_uuid().map_err(failed)?,
+    };
+    let architecture = architecture(&*tree)?;
+    let mut objects = own_objects(&*tree, time)?;
     // What came along from another SIF file replaces what the tree has of its type.
     for object in &packing.objects {
         objects.retain(|own| own.descriptor.data_type != object.descriptor.data_type);
@@ -191,11 +190,39 @@ pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(
     }
 
     let place = next_place(end);
-    super::squashfs::write(tree, packing, output, place)?;
-    let length = output.file().metadata().map_err(failed)?.len();
-    let size = length.saturating_sub(place);
+    let content = match root {
+        Root::Tree(tree) => {
+            super::squashfs::write(tree, packing, output, place)?;
+            PartitionContent::Squashfs
+        }
+        Root::Partition(image) => {
+            let partition = image
+                .root()
+                .ok_or_else(|| Error::new(step(), "a directory"))?;
+            let length = image
+                .superblock()
+                .map_or(partition.size, |facts| facts.bytes_used())
+                .next_multiple_of(ALIGNMENT)
+                .min(partition.size);
+            copy_bytes(image.file(), partition.offset, length, output.file(), place)
+                .map_err(failed)?;
+            match partition.filesystem {
+                FileSystem::Squashfs => PartitionContent::Squashfs,
+                FileSystem::Ext => PartitionContent::Ext3,
+                // The format has no number for it.
+                FileSystem::Erofs => PartitionContent::Raw,
+            }
+        }
+    };
+    let length = output
+        .file()
+        .metadata()
+        .map_err(failed)?
+        .len()
+        .next_multiple_of(ALIGNMENT);
+    output.file().set_len(length).map_err(failed)?;
     let details = Details::Partition {
-        content: PartitionContent::Squashfs,
+        content,
         role: PartitionRole::PrimarySystem,
         architecture,
     };
@@ -205,12 +232,16 @@ pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(
         group: Some(GROUP),
         link: Link::None,
         offset: place,
-        size,
+        size: length - place,
         size_with_padding: length - end,
         created: time,
         modified: time,
         owner: [0, 0],
-        name: b"rootfs.squashfs".to_vec(),
+        name: match content {
+            PartitionContent::Squashfs => b"rootfs.squashfs".to_vec(),
+            PartitionContent::Ext3 => b"rootfs.ext".to_vec(),
+            _ => b"rootfs.erofs".to_vec(),
+        },
         extra: details.to_extra(),
         details,
     });
@@ -225,6 +256,111 @@ pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(
     make_executable(output).map_err(failed)
 }
 
+/// Writes a SIF file with all objects of another that are not left out, as they
+/// are: their numbers, links, groups and times, and the file's identifier, stay,
+/// so that signatures of them stay good.
+pub(super) fn rewrite(
+    image: &Image,
+    sif: &image::Sif,
+    keep: &dyn Fn(&Descriptor) -> bool,
+    output: &Output,
+) -> Result<(), Error> {
+    let step = || format!("write image {}", Shown::new(output.place()));
+    let failed = |error: io::Error| Error::io(step(), &error);
+    let header = &sif.container.header;
+    let objects: Vec<_> = sif.container.objects.iter().filter(|o| keep(o)).collect();
+    let mut end = first_place(objects.len());
+    let mut descriptors = Vec::new();
+    for object in objects {
+        let place = next_place(end);
+        copy_bytes(
+            image.file(),
+            object.offset,
+            object.size,
+            output.file(),
+            place,
+        )
+        .map_err(failed)?;
+        descriptors.push(Descriptor {
+            offset: place,
+            size_with_padding: place + object.size - end,
+            ..object.clone()
+        });
+        end = place + object.size;
+    }
+    if output.file().metadata().map_err(failed)?.len() < end {
+        output.file().set_len(end).map_err(failed)?;
+    }
+    let frame = Frame {
+        launch: header.launch,
+        id: header.id,
+        architecture: header.architecture,
+        created: header.created,
+        modified: header.modified,
+    };
+    write_head(output.file(), &frame, &descriptors).map_err(failed)?;
+    make_executable(output).map_err(failed)
+}
+
+/// Copies a stretch of a file, holes as holes.
+pub(crate) fn copy_bytes(
+    from: &File,
+    start: u64,
+    length: u64,
+    to: &File,
+    place: u64,
+) -> io::Result<()> {
+    let end = start + length;
+    let mut at = start;
+    let mut buffer = vec![0; 1 << 18];
+    while at < end {
+        let data = match seek(from, SeekFrom::Data(at)) {
+            Ok(data) => data.min(end),
+            Err(rustix::io::Errno::NXIO) => end,
+            Err(_) => at,
+        };
+        if data > at {
+            at = data;
+            continue;
+        }
+        let stop = match seek(from, SeekFrom::Hole(at)) {
+            Ok(hole) if hole > at => hole.min(end),
+            _ => end,
+        };
+        while at < stop {
+            let wanted = usize::try_from(stop - at)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len());
+            let part = buffer.get_mut(..wanted).unwrap_or_default();
+            from.read_exact_at(part, at)?;
+            to.write_all_at(part, place + at - start)?;
+            at += wanted as u64;
+        }
+    }
+    if to.metadata()?.len() < place + length {
+        to.set_len(place + length)?;
+    }
+    Ok(())
+}
+
+/// 128 bits of the root file system that is there.
+fn of_content(image: &Image) -> io::Result<[u8; 16]> {
+    let mut head = vec![0; 4096];
+    let at = image.root().map_or(0, |root| root.offset);
+    let length = image.file().read_at(&mut head, at)?;
+    let mut uuid = [0; 16];
+    for (index, part) in uuid.chunks_mut(4).enumerate() {
+        let seed = !(index as u32).wrapping_mul(0x9e37_79b9);
+        let sum = image::crc32c(seed, head.get(..length).unwrap_or_default());
+        for (to, from) in part.iter_mut().zip(sum.to_be_bytes()) {
+            *to = from;
+        }
+    }
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    Ok(uuid)
+}
+
 /// A SIF file can be started by its name.
 pub(crate) fn make_executable(output: &Output) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -237,27 +373,23 @@ pub(crate) fn make_executable(output: &Output) -> io::Result<()> {
 }
 
 /// What the image's shell or another usual program of it is compiled for.
-pub(crate) fn architecture(tree: &Path) -> Architecture {
-    use rustix::fs::{open, openat2, Mode, OFlags, ResolveFlags};
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(top) = open(tree, flags, Mode::empty()) else {
-        return Architecture::Unknown;
-    };
+///
+/// # Errors
+/// A damaged image.
+pub(crate) fn architecture(tree: &dyn Tree) -> Result<Architecture, Error> {
     for name in PROGRAMS {
-        let file = openat2(
-            &top,
-            name,
-            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
-            Mode::empty(),
-            // Links are followed as the image sees them.
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        );
-        let Ok(file) = file else { continue };
-        if let Ok(elf) = image::elf::describe_file(&file.into()) {
-            return elf.architecture;
+        let Some(head) = read(tree, Path::new(name), 20)? else {
+            continue;
+        };
+        // e_ident and e_machine; elf(5).
+        if let [0x7f, b'E', b'L', b'F', class, order, .., a, b] = head.as_slice() {
+            let little = *order == 1;
+            let machine = if little { [*a, *b] } else { [*b, *a] };
+            let machine = u16::from_le_bytes(machine);
+            return Ok(Architecture::from_elf(machine, *class == 2, little));
         }
     }
-    Architecture::Unknown
+    Ok(Architecture::Unknown)
 }
 
 /// Programs that nearly every image has one of.

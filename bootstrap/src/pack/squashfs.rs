@@ -4,6 +4,7 @@
 //! a hundred files when it starts, and whole blocks are unpacked for that.
 //! docs/PERFORMANCE.md has the figures.
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use image::Shown;
@@ -98,8 +99,69 @@ pub(super) fn write(
             tool.args(["-all-time", &epoch.to_string()]);
         }
     }
-    tool.succeed(|| format!("pack image {}", Shown::new(output.place())))
-        .map(drop)
+    let step = || format!("pack image {}", Shown::new(output.place()));
+    let changes = owner_changes(tree, packing)
+        .map(|text| in_memory(&text))
+        .transpose()
+        .map_err(|error| Error::io(step(), &error))?;
+    if let Some(changes) = &changes {
+        // Open without O_CLOEXEC, so the tool finds it under the same number.
+        tool.arg("-pf")
+            .arg(format!("/proc/self/fd/{}", changes.as_raw_fd()));
+    }
+    let text = tool.succeed(step)?;
+    let lost = text.matches("Unrecognised xattr prefix").count();
+    if lost > 0 {
+        tracing::warn!(
+            "{lost} extended attributes are left out: squashfs has no place for access \
+             control lists"
+        );
+    }
+    Ok(())
+}
+
+/// The owners that the tree could not have, as mksquashfs's pseudo definitions.
+fn owner_changes(tree: &Path, packing: &Packing) -> Option<Vec<u8>> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+    let mut text = Vec::new();
+    for (path, owner) in packing.owners.iter().flatten() {
+        let name = path.as_os_str().as_bytes();
+        let Ok(stat) = tree.join(path).symlink_metadata() else {
+            continue;
+        };
+        if name.contains(&b'\n') {
+            tracing::warn!(
+                "{} belongs to root in the image: its name is too strange",
+                Shown::new(path)
+            );
+            continue;
+        }
+        text.extend(b"\"/");
+        for byte in name {
+            if matches!(byte, b'"' | b'\\') {
+                text.push(b'\\');
+            }
+            text.push(*byte);
+        }
+        let rest = format!(
+            "\" m {:o} {} {}\n",
+            stat.mode() & 0o7777,
+            owner.uid,
+            owner.gid
+        );
+        text.extend(rest.as_bytes());
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+fn in_memory(text: &[u8]) -> std::io::Result<std::fs::File> {
+    use std::io::{Seek, Write};
+    let fd = rustix::fs::memfd_create(c"singularity-owners", rustix::fs::MemfdFlags::empty())?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(text)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 #[cfg(test)]

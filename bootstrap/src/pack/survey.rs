@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::Shown;
 use launcher::Error;
@@ -26,6 +26,8 @@ pub(crate) struct Survey {
     pub bytes: u64,
     /// The newest time of change of any content, in seconds since 1970.
     pub newest: i64,
+    /// A file whose name is as long as a name can be.
+    pub longest_name: Option<PathBuf>,
     /// 128 bits of what lies where, so that unlike trees get unlike identifiers.
     fingerprint: [u64; 2],
     seen: HashSet<(u64, u64)>,
@@ -86,6 +88,9 @@ impl Survey {
             let stat =
                 statat(directory.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
             self.add(&name, &stat);
+            if name.to_bytes().len() >= 255 {
+                self.longest_name.get_or_insert_with(|| path.clone());
+            }
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let below = openat(directory, &name, flags, Mode::empty()).map_err(failed)?;

@@ -22,7 +22,12 @@ use super::walk::{walk, Visitor};
 use super::{Kind, Node, Part, Time, Tree};
 use crate::failure::call;
 
-/// A file's owner and group, and a device's numbers, for what could not be made so.
+/// No shorter stretch of zeroes can be a hole on a disk.
+const BLOCK: usize = 4096;
+/// In shorter files nobody makes holes.
+const WORTH_A_HOLE: u64 = 64 * 1024;
+
+/// A file's owner and group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     /// The owner.
@@ -199,6 +204,7 @@ impl Writer<'_> {
         let mut content = tree.content(node)?;
         let mut at: u64 = 0;
         let mut ends_in_hole = false;
+        let hides_holes = tree.hides_holes() && node.size >= WORTH_A_HOLE;
         loop {
             match content.next(&mut self.buffer)? {
                 Part::End => break,
@@ -208,6 +214,12 @@ impl Writer<'_> {
                 }
                 Part::Data(count) => {
                     let mut rest = self.buffer.get(..count).unwrap_or_default();
+                    // Whole blocks of zeroes were a hole, or make a good one.
+                    if hides_holes && rest.len() >= BLOCK && rest.iter().all(|byte| *byte == 0) {
+                        at += count as u64;
+                        ends_in_hole = true;
+                        continue;
+                    }
                     while !rest.is_empty() {
                         let written =
                             rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, rest, at))

@@ -153,6 +153,13 @@ impl Tree for Directory {
         }))
     }
 
+    fn may_have_holes(&self, file: &Node) -> bool {
+        let (parent, name) = self.at(file);
+        statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_or(true, |stat| {
+            stat.st_blocks.saturating_mul(512) < stat.st_size
+        })
+    }
+
     fn attributes(&self, node: &Node) -> Result<Vec<Attribute>, Error> {
         let (parent, name) = self.at(node);
         // There is no lgetxattrat before Linux 6.13.

@@ -153,6 +153,16 @@ pub trait Tree {
     /// As [`Tree::root`].
     fn content<'a>(&'a self, file: &Node) -> Result<Box<dyn Content + 'a>, Error>;
 
+    /// Whether a file's content can have holes, as far as that is known for nothing.
+    fn may_have_holes(&self, _file: &Node) -> bool {
+        true
+    }
+
+    /// Whether holes are stored as zeroes here, so that zeroes may have been holes.
+    fn hides_holes(&self) -> bool {
+        false
+    }
+
     /// The extended attributes, in the order of their names.
     ///
     /// # Errors

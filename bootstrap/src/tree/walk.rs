@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use image::Shown;
 use launcher::Error;
 
-use super::{Kind, Node, Tree};
+use super::{Kind, Node, Part, Tree};
 
 /// No real tree is this deep; Linux allows paths of 4096 bytes.
 const DEEPEST: usize = 2048;
@@ -155,4 +155,38 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
         .filter(|part| !part.is_empty() && *part != b".")
         .map(<[u8]>::to_vec)
         .collect()
+}
+
+/// The beginning of a regular file, at most so many bytes of it, links followed as
+/// inside the image. `None`: there is no such file.
+///
+/// # Errors
+/// What the tree says.
+pub fn read(tree: &dyn Tree, path: &Path, most: usize) -> Result<Option<Vec<u8>>, Error> {
+    match find(tree, path)? {
+        Some(node) if node.kind == Kind::File => beginning(tree, &node, most).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The beginning of a file, at most so many bytes of it.
+///
+/// # Errors
+/// What the tree says.
+pub fn beginning(tree: &dyn Tree, file: &Node, most: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let mut content = tree.content(file)?;
+    let mut buffer = vec![0; most.min(1 << 16)];
+    while bytes.len() < most && !buffer.is_empty() {
+        match content.next(&mut buffer)? {
+            Part::End => break,
+            Part::Hole(length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                bytes.resize(bytes.len().saturating_add(length).min(most), 0);
+            }
+            Part::Data(count) => bytes.extend(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+    bytes.truncate(most);
+    Ok(bytes)
 }

@@ -8,11 +8,27 @@ pub mod tar;
 
 pub use decompress::decompress;
 
-use crate::tree::extract::{Lost, Owner};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use image::Image;
+use launcher::Error;
+
+use crate::tree::extract::{extract, Lost, Options, Owner};
+use crate::volume;
 
 /// Owners by path below the top, for what a directory could not be given.
 pub type Owners = Vec<(PathBuf, Owner)>;
+
+/// Unpacks an image of any format into the directory at `tree`, which is there and
+/// empty. Owners are the image's as far as the process can give files away; what
+/// it could not do is returned.
+///
+/// # Errors
+/// A damaged image, a full disk.
+pub fn image(image: &Image, tree: &Path, options: Options) -> Result<Lost, Error> {
+    let source = volume::open(image)?;
+    extract(&*source, tree, options)
+}
 
 /// Says what a directory could not be given. `kept` says that the owners are
 /// remembered elsewhere.

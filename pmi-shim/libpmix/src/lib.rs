@@ -2,9 +2,6 @@
 //!
 //! Nothing but what bindgen makes of `pmix.h` and `pmix_server.h`. The bridge's
 //! `sys` module is the only user, and wraps every call.
-//!
-//! The library is compiled with another name in place of accept(2): whoever links it
-//! defines `libpmix_accept`, with the same arguments, and can turn connections away.
 #![allow(
     missing_docs,
     non_camel_case_types,

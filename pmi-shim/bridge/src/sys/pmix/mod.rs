@@ -2,10 +2,9 @@
 //!
 //! Every `unsafe` of the bridge is here, one call a block. It owns nothing but the
 //! translation: [`client`] towards the host's server, [`server`] towards the programs
-//! in the image, [`info`] for what both pass along, and `door` for who may connect. What to say is decided elsewhere.
+//! in the image, [`info`] for what both pass along. What to say is decided elsewhere.
 
 pub mod client;
-mod door;
 pub mod info;
 pub mod server;
 

@@ -1,0 +1,562 @@
+//! squashfs 4.0, read.
+//!
+//! Owns: its tables, inodes, directories and blocks. See the kernel's
+//! `fs/squashfs/squashfs_fs.h` and `Documentation/filesystems/squashfs.rst`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use image::{Compressor, Squashfs};
+use launcher::Error;
+
+use super::decompress::{decompress, Algorithm};
+use super::{device_numbers, le16, le32, le64, Device};
+use crate::tree::{Attribute, Content, Handle, Kind, Node, Part, Time, Tree};
+
+/// Metadata is stored in blocks of this many bytes before compression.
+const METADATA: usize = 8192;
+/// How many blocks of metadata are kept unpacked.
+const KEPT: usize = 1024;
+const NONE: u32 = u32::MAX;
+const MOST_ENTRIES: usize = 1 << 24;
+
+type Block = (Rc<Vec<u8>>, u64);
+
+/// A squashfs file system.
+pub(super) struct Volume<'a> {
+    device: Device<'a>,
+    facts: Squashfs,
+    algorithm: Algorithm,
+    root: u64,
+    inodes: u64,
+    directories: u64,
+    ids: Vec<u32>,
+    fragments: Vec<u64>,
+    fragment_count: u32,
+    /// Where attributes are, where their list is, how many there are.
+    attributes: Option<(u64, Vec<u64>, u32)>,
+    cache: RefCell<HashMap<u64, Block>>,
+    fragment: RefCell<Option<(u64, Rc<Vec<u8>>)>>,
+}
+
+/// A place in a stream of metadata.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    block: u64,
+    offset: usize,
+}
+
+/// What an inode says beyond what every file has.
+struct Inode {
+    node: Node,
+    body: Body,
+    attributes: u32,
+    /// Whether the file has holes.
+    sparse: bool,
+}
+
+enum Body {
+    Directory {
+        start: u32,
+        offset: u16,
+        size: u32,
+    },
+    File {
+        start: u64,
+        fragment: u32,
+        offset: u32,
+        /// Where the list of blocks begins.
+        list: Cursor,
+    },
+    Link(Vec<u8>),
+    Other,
+}
+
+impl<'a> Volume<'a> {
+    pub(super) fn open(device: Device<'a>) -> Result<Self, Error> {
+        let Some(facts) = device.image.squashfs() else {
+            return Err(device.damaged("it holds no squashfs"));
+        };
+        let superblock = device.bytes(0, 96)?;
+        let algorithm = match facts.compressor {
+            Compressor::Gzip => Algorithm::Zlib,
+            Compressor::Lzma => Algorithm::Lzma,
+            Compressor::Lzo => Algorithm::Lzo,
+            Compressor::Xz => Algorithm::Xz,
+            Compressor::Lz4 => Algorithm::Lz4,
+            Compressor::Zstd => Algorithm::Zstd,
+        };
+        let mut volume = Self {
+            device,
+            facts,
+            algorithm,
+            root: le64(&superblock, 32),
+            inodes: le64(&superblock, 64),
+            directories: le64(&superblock, 72),
+            ids: Vec::new(),
+            fragments: Vec::new(),
+            fragment_count: le32(&superblock, 16),
+            attributes: None,
+            cache: RefCell::default(),
+            fragment: RefCell::default(),
+        };
+        let ids = usize::from(facts.ids);
+        let blocks = volume.pointers(le64(&superblock, 48), (ids * 4).div_ceil(METADATA))?;
+        for (index, block) in blocks.iter().enumerate() {
+            let count = (ids - index * 2048).min(2048);
+            let mut cursor = Cursor {
+                block: *block,
+                offset: 0,
+            };
+            let raw = volume.take(&mut cursor, count * 4)?;
+            volume.ids.extend(raw.chunks_exact(4).map(|id| le32(id, 0)));
+        }
+        let count = usize::try_from(volume.fragment_count).unwrap_or(usize::MAX);
+        if count > 0 {
+            volume.fragments = volume.pointers(le64(&superblock, 80), count.div_ceil(512))?;
+        }
+        let table = le64(&superblock, 56);
+        if table != u64::MAX {
+            let head = device.bytes(table, 16)?;
+            let count = le32(&head, 8);
+            let blocks = usize::try_from(count).unwrap_or(usize::MAX).div_ceil(512);
+            let list = volume.pointers(table + 16, blocks)?;
+            volume.attributes = Some((le64(&head, 0), list, count));
+        }
+        Ok(volume)
+    }
+
+    fn pointers(&self, at: u64, count: usize) -> Result<Vec<u64>, Error> {
+        let raw = self.device.bytes(at, count.saturating_mul(8))?;
+        Ok(raw
+            .chunks_exact(8)
+            .map(|pointer| le64(pointer, 0))
+            .collect())
+    }
+
+    /// A block of metadata, unpacked, and where the next one begins.
+    fn metadata(&self, at: u64) -> Result<Block, Error> {
+        if let Some(block) = self.cache.borrow().get(&at) {
+            return Ok(block.clone());
+        }
+        let head = self.device.bytes(at, 2)?;
+        let head = le16(&head, 0);
+        let length = usize::from(head & 0x7fff);
+        let raw = self.device.bytes(at + 2, length)?;
+        let content = if head & 0x8000 != 0 {
+            raw
+        } else {
+            decompress(self.algorithm, &raw, METADATA).ok_or_else(|| {
+                self.device
+                    .damaged("a block of metadata cannot be unpacked")
+            })?
+        };
+        let block = (Rc::new(content), at + 2 + length as u64);
+        let mut cache = self.cache.borrow_mut();
+        if cache.len() >= KEPT {
+            cache.clear();
+        }
+        cache.insert(at, block.clone());
+        Ok(block)
+    }
+
+    /// Reads on in a stream of metadata.
+    fn take(&self, cursor: &mut Cursor, length: usize) -> Result<Vec<u8>, Error> {
+        // Sizes of metadata are bounded by what the image has room for, unpacked.
+        let mut bytes = Vec::with_capacity(length.min(1 << 20));
+        while bytes.len() < length {
+            let (content, next) = self.metadata(cursor.block)?;
+            let rest = content.get(cursor.offset..).unwrap_or_default();
+            let wanted = rest.len().min(length - bytes.len());
+            if wanted == 0 {
+                if cursor.offset > content.len() || content.is_empty() {
+                    return Err(self.device.damaged("metadata ends too soon"));
+                }
+                *cursor = Cursor {
+                    block: next,
+                    offset: 0,
+                };
+                continue;
+            }
+            bytes.extend(rest.get(..wanted).unwrap_or_default());
+            cursor.offset += wanted;
+        }
+        Ok(bytes)
+    }
+
+    fn id(&self, index: u16) -> Result<u32, Error> {
+        self.ids
+            .get(usize::from(index))
+            .copied()
+            .ok_or_else(|| self.device.damaged("a file's owner is not in the table"))
+    }
+
+    fn inode(&self, reference: u64) -> Result<Inode, Error> {
+        let mut cursor = Cursor {
+            block: self.inodes.saturating_add(reference >> 16),
+            offset: usize::from((reference & 0xffff) as u16),
+        };
+        let head = self.take(&mut cursor, 16)?;
+        let number = le16(&head, 0);
+        let kind = match number {
+            1 | 8 => Kind::Directory,
+            2 | 9 => Kind::File,
+            3 | 10 => Kind::Link,
+            4 | 11 => Kind::Block,
+            5 | 12 => Kind::Character,
+            6 | 13 => Kind::Pipe,
+            7 | 14 => Kind::Socket,
+            _ => return Err(self.device.damaged("a file is of an impossible type")),
+        };
+        let mut node = Node {
+            kind,
+            mode: u32::from(le16(&head, 2)) & 0o7777,
+            uid: self.id(le16(&head, 4))?,
+            gid: self.id(le16(&head, 6))?,
+            size: 0,
+            modified: Time {
+                seconds: le32(&head, 8).into(),
+                nanoseconds: 0,
+            },
+            device: (0, 0),
+            links: 1,
+            identity: (0, le32(&head, 12).into()),
+            handle: Handle::Inode(reference),
+        };
+        let mut attributes = NONE;
+        let mut sparse = false;
+        let body = match number {
+            1 => {
+                let raw = self.take(&mut cursor, 16)?;
+                node.links = le32(&raw, 4);
+                node.size = le16(&raw, 8).into();
+                Body::Directory {
+                    start: le32(&raw, 0),
+                    size: le16(&raw, 8).into(),
+                    offset: le16(&raw, 10),
+                }
+            }
+            8 => {
+                let raw = self.take(&mut cursor, 24)?;
+                node.links = le32(&raw, 0);
+                node.size = le32(&raw, 4).into();
+                attributes = le32(&raw, 20);
+                Body::Directory {
+                    start: le32(&raw, 8),
+                    size: le32(&raw, 4),
+                    offset: le16(&raw, 18),
+                }
+            }
+            2 => {
+                let raw = self.take(&mut cursor, 16)?;
+                node.size = le32(&raw, 12).into();
+                Body::File {
+                    start: le32(&raw, 0).into(),
+                    fragment: le32(&raw, 4),
+                    offset: le32(&raw, 8),
+                    list: cursor,
+                }
+            }
+            9 => {
+                let raw = self.take(&mut cursor, 40)?;
+                node.size = le64(&raw, 8);
+                sparse = le64(&raw, 16) != 0;
+                node.links = le32(&raw, 24);
+                attributes = le32(&raw, 36);
+                Body::File {
+                    start: le64(&raw, 0),
+                    fragment: le32(&raw, 28),
+                    offset: le32(&raw, 32),
+                    list: cursor,
+                }
+            }
+            3 | 10 => {
+                let raw = self.take(&mut cursor, 8)?;
+                node.links = le32(&raw, 0);
+                let length = usize::try_from(le32(&raw, 4)).unwrap_or(usize::MAX);
+                if length > 65536 {
+                    return Err(self.device.damaged("a link is impossibly long"));
+                }
+                node.size = length as u64;
+                let text = self.take(&mut cursor, length)?;
+                if number == 10 {
+                    attributes = le32(&self.take(&mut cursor, 4)?, 0);
+                }
+                Body::Link(text)
+            }
+            4 | 5 | 11 | 12 => {
+                let raw = self.take(&mut cursor, 8)?;
+                node.links = le32(&raw, 0);
+                node.device = device_numbers(le32(&raw, 4));
+                if number > 7 {
+                    attributes = le32(&self.take(&mut cursor, 4)?, 0);
+                }
+                Body::Other
+            }
+            _ => {
+                let raw = self.take(&mut cursor, 4)?;
+                node.links = le32(&raw, 0);
+                if number > 7 {
+                    attributes = le32(&self.take(&mut cursor, 4)?, 0);
+                }
+                Body::Other
+            }
+        };
+        Ok(Inode {
+            node,
+            body,
+            attributes,
+            sparse,
+        })
+    }
+
+    fn of(&self, node: &Node) -> Result<Inode, Error> {
+        match node.handle {
+            Handle::Inode(reference) => self.inode(reference),
+            Handle::Name(..) => Err(self.device.damaged("a file of another tree")),
+        }
+    }
+
+    /// A block of data: `size` is its length, with the bit that says that it is
+    /// not compressed.
+    fn data(&self, at: u64, size: u32, most: usize) -> Result<Vec<u8>, Error> {
+        let length = usize::try_from(size & 0xff_ffff).unwrap_or(0);
+        let raw = self.device.bytes(at, length)?;
+        if size & 1 << 24 != 0 {
+            return Ok(raw);
+        }
+        decompress(self.algorithm, &raw, most)
+            .ok_or_else(|| self.device.damaged("a block of data cannot be unpacked"))
+    }
+
+    fn fragment(&self, index: u32) -> Result<Rc<Vec<u8>>, Error> {
+        let damaged = || self.device.damaged("a file's end is not in the table");
+        if index >= self.fragment_count {
+            return Err(damaged());
+        }
+        let nth = usize::try_from(index).unwrap_or(0);
+        let block = self.fragments.get(nth / 512).ok_or_else(damaged)?;
+        let mut cursor = Cursor {
+            block: *block,
+            offset: nth % 512 * 16,
+        };
+        let raw = self.take(&mut cursor, 16)?;
+        let at = le64(&raw, 0);
+        if let Some((kept, content)) = &*self.fragment.borrow() {
+            if *kept == at {
+                return Ok(Rc::clone(content));
+            }
+        }
+        let content = Rc::new(self.data(at, le32(&raw, 8), self.block_size())?);
+        *self.fragment.borrow_mut() = Some((at, Rc::clone(&content)));
+        Ok(content)
+    }
+
+    fn block_size(&self) -> usize {
+        usize::try_from(self.facts.block_size).unwrap_or(1 << 17)
+    }
+}
+
+impl Tree for Volume<'_> {
+    fn root(&self) -> Result<Node, Error> {
+        let root = self.inode(self.root)?.node;
+        if root.kind != Kind::Directory {
+            return Err(self.device.damaged("its top is no directory"));
+        }
+        Ok(root)
+    }
+
+    fn entries(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, Error> {
+        let Body::Directory {
+            start,
+            offset,
+            size,
+        } = self.of(directory)?.body
+        else {
+            return Err(self.device.damaged("something is no directory after all"));
+        };
+        let mut cursor = Cursor {
+            block: self.directories.saturating_add(start.into()),
+            offset: offset.into(),
+        };
+        let mut entries = Vec::new();
+        // The size counts three bytes for `.` and `..`, which are not there.
+        let mut left = usize::try_from(size).unwrap_or(0).saturating_sub(3);
+        while left >= 12 {
+            let head = self.take(&mut cursor, 12)?;
+            left -= 12;
+            let block = u64::from(le32(&head, 4));
+            for _ in 0..=le32(&head, 0) {
+                let raw = self.take(&mut cursor, 8)?;
+                let length = usize::from(le16(&raw, 6)) + 1;
+                let name = self.take(&mut cursor, length)?;
+                left = left
+                    .checked_sub(8 + length)
+                    .filter(|_| entries.len() < MOST_ENTRIES)
+                    .ok_or_else(|| self.device.damaged("a directory contradicts itself"))?;
+                let inode = self.inode(block << 16 | u64::from(le16(&raw, 0)))?;
+                entries.push((name, inode.node));
+            }
+        }
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(entries)
+    }
+
+    fn target(&self, link: &Node) -> Result<Vec<u8>, Error> {
+        match self.of(link)?.body {
+            Body::Link(text) => Ok(text),
+            _ => Err(self.device.damaged("something is no link after all")),
+        }
+    }
+
+    fn content<'b>(&'b self, file: &Node) -> Result<Box<dyn Content + 'b>, Error> {
+        let inode = self.of(file)?;
+        let Body::File {
+            start,
+            fragment,
+            offset,
+            list,
+        } = inode.body
+        else {
+            return Err(self.device.damaged("something is no file after all"));
+        };
+        Ok(Box::new(Reading {
+            volume: self,
+            size: inode.node.size,
+            at: 0,
+            next: start,
+            list,
+            fragment,
+            offset: usize::try_from(offset).unwrap_or(usize::MAX),
+            ready: Vec::new(),
+            given: 0,
+        }))
+    }
+
+    fn may_have_holes(&self, file: &Node) -> bool {
+        self.of(file).map_or(true, |inode| inode.sparse)
+    }
+
+    fn attributes(&self, node: &Node) -> Result<Vec<Attribute>, Error> {
+        let index = self.of(node)?.attributes;
+        let damaged = || {
+            self.device
+                .damaged("extended attributes contradict themselves")
+        };
+        let Some((start, blocks, count)) = self.attributes.as_ref().filter(|_| index != NONE)
+        else {
+            return Ok(Vec::new());
+        };
+        if index >= *count {
+            return Err(damaged());
+        }
+        let nth = usize::try_from(index).unwrap_or(0);
+        let mut cursor = Cursor {
+            block: *blocks.get(nth / 512).ok_or_else(damaged)?,
+            offset: nth % 512 * 16,
+        };
+        let raw = self.take(&mut cursor, 16)?;
+        let at = |reference: u64| Cursor {
+            block: start.saturating_add(reference >> 16),
+            offset: usize::from((reference & 0xffff) as u16),
+        };
+        let mut cursor = at(le64(&raw, 0));
+        let mut all = Vec::new();
+        for _ in 0..le32(&raw, 8).min(4096) {
+            let head = self.take(&mut cursor, 4)?;
+            let (kind, length) = (le16(&head, 0), usize::from(le16(&head, 2)));
+            let name = self.take(&mut cursor, length)?;
+            let mut value = self.value(&mut cursor)?;
+            if kind & 0x100 != 0 {
+                // It is kept elsewhere, where other files share it.
+                value = self.value(&mut at(le64(&value, 0)))?;
+            }
+            let prefix = match kind & 0xff {
+                0 => "user.",
+                1 => "trusted.",
+                2 => "security.",
+                _ => continue,
+            };
+            all.push(([prefix.as_bytes(), &name].concat(), value));
+        }
+        all.sort();
+        Ok(all)
+    }
+}
+
+impl Volume<'_> {
+    fn value(&self, cursor: &mut Cursor) -> Result<Vec<u8>, Error> {
+        let length = le32(&self.take(cursor, 4)?, 0);
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= 65536)
+            .ok_or_else(|| {
+                self.device
+                    .damaged("extended attributes contradict themselves")
+            })?;
+        self.take(cursor, length)
+    }
+}
+
+struct Reading<'a> {
+    volume: &'a Volume<'a>,
+    size: u64,
+    at: u64,
+    /// Where the next block of data lies, and its entry in the list.
+    next: u64,
+    list: Cursor,
+    fragment: u32,
+    offset: usize,
+    ready: Vec<u8>,
+    given: usize,
+}
+
+impl Content for Reading<'_> {
+    fn next(&mut self, buffer: &mut [u8]) -> Result<Part, Error> {
+        if self.given < self.ready.len() {
+            let rest = self.ready.get(self.given..).unwrap_or_default();
+            let count = rest.len().min(buffer.len());
+            for (to, from) in buffer.iter_mut().zip(rest) {
+                *to = *from;
+            }
+            self.given += count;
+            self.at += count as u64;
+            return Ok(Part::Data(count));
+        }
+        if self.at >= self.size {
+            return Ok(Part::End);
+        }
+        let volume = self.volume;
+        let block_size = volume.block_size();
+        let left = self.size - self.at;
+        let length = usize::try_from(left.min(block_size as u64)).unwrap_or(block_size);
+        if length < block_size && self.fragment != NONE {
+            let fragment = volume.fragment(self.fragment)?;
+            self.ready = self
+                .offset
+                .checked_add(length)
+                .and_then(|end| fragment.get(self.offset..end))
+                .ok_or_else(|| {
+                    volume
+                        .device
+                        .damaged("a file's end is not where it should be")
+                })?
+                .to_vec();
+        } else {
+            let size = le32(&volume.take(&mut self.list, 4)?, 0);
+            if size == 0 {
+                self.at += length as u64;
+                return Ok(Part::Hole(length as u64));
+            }
+            self.ready = volume.data(self.next, size, block_size)?;
+            if self.ready.len() < length {
+                return Err(volume.device.damaged("a block of data is too short"));
+            }
+            self.ready.truncate(length);
+            self.next += u64::from(size & 0xff_ffff);
+        }
+        self.given = 0;
+        self.next(buffer)
+    }
+}

@@ -148,6 +148,11 @@ impl Client {
         self.links.get_mut(link).map(|link| &mut link.out)
     }
 
+    /// Whether there is something to be written to a socket.
+    pub fn has_output(&self, link: usize) -> bool {
+        self.links.get(link).is_some_and(|link| !link.out.is_empty())
+    }
+
     /// Takes what has come on a socket.
     pub fn received(&mut self, link: usize, bytes: &[u8]) -> Vec<HostEvent> {
         let mut events = Vec::new();

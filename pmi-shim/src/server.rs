@@ -99,6 +99,13 @@ impl Server {
         self.sessions.get_mut(&rank).map(|session| &mut session.out)
     }
 
+    /// How many bytes wait to be written to a rank.
+    pub fn unread(&self, rank: Rank) -> usize {
+        self.sessions
+            .get(&rank)
+            .map_or(0, |session| session.out.len())
+    }
+
     /// Whether a rank has taken its farewell.
     pub fn is_finalized(&self, rank: Rank) -> bool {
         self.sessions

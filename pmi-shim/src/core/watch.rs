@@ -48,6 +48,21 @@ impl Watch {
         }
     }
 
+    /// Now it is known how many there will be.
+    pub fn expect(&mut self, expected: usize) {
+        self.expected = expected;
+    }
+
+    /// How many have come.
+    pub fn came(&self) -> usize {
+        self.ranks.len()
+    }
+
+    /// Whether a rank has come.
+    pub fn has(&self, rank: Rank) -> bool {
+        self.ranks.contains_key(&rank)
+    }
+
     /// A rank has got its seat.
     pub fn seated(&mut self, rank: Rank) {
         self.ranks.entry(rank).or_insert((State::Seated, true));

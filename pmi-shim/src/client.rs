@@ -150,7 +150,9 @@ impl Client {
 
     /// Whether there is something to be written to a socket.
     pub fn has_output(&self, link: usize) -> bool {
-        self.links.get(link).is_some_and(|link| !link.out.is_empty())
+        self.links
+            .get(link)
+            .is_some_and(|link| !link.out.is_empty())
     }
 
     /// Takes what has come on a socket.

@@ -144,7 +144,7 @@ impl Server {
             if let Err(what) = more {
                 events.push(AppEvent::Broken(
                     rank,
-                    format!("rank {rank} sent its PMI server {what}"),
+                    format!("the program sent its PMI server {what}"),
                 ));
                 break;
             }

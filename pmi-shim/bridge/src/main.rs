@@ -14,6 +14,9 @@
 
 mod member;
 mod node;
+mod pipe;
+mod pmi_app;
+mod pmi_host;
 mod pmix;
 mod rank;
 mod seating;
@@ -54,7 +57,9 @@ fn main() -> ExitCode {
 fn app_for(interface: AppInterface) -> MakeApp {
     Box::new(move |job| match interface {
         AppInterface::Pmix => Ok(Box::new(pmix::app::PmixApp::start(job)?) as Box<dyn App>),
-        AppInterface::Pmi1 | AppInterface::Pmi2 => Err("wire".into()),
+        AppInterface::Pmi1 | AppInterface::Pmi2 => {
+            Ok(Box::new(pmi_app::PmiApp::new(job.clone())) as Box<dyn App>)
+        }
     })
 }
 

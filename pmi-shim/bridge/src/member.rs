@@ -9,7 +9,7 @@ use crate::sys;
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use pmi_shim::core::{Abort, App, AppEvent, Host, HostEvent, Interest, Job, Rank, Watch, Word};
-use pmi_shim::seat::{Hello, Refused, GATHERING};
+use pmi_shim::seat::{Hello, HostInterface, Refused, GATHERING};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,12 @@ pub struct Member {
     patience: Instant,
     /// Since when the job is aborted, and why.
     aborted: Option<(Instant, Abort)>,
-    /// The host has taken the farewell.
+    /// The host has been told the farewell.
+    farewell: bool,
+    /// The host has taken it.
     through: bool,
+    /// Since when all ranks have ended.
+    leaving: Option<Instant>,
 }
 
 /// A rank that has its seat.
@@ -68,12 +72,30 @@ impl Member {
             ranks: Vec::new(),
             patience: now + GATHERING,
             aborted: None,
+            farewell: false,
             through: false,
+            leaving: None,
         }
     }
 
     /// Takes one who asks for a seat, and answers when the job is known.
-    pub fn welcome(&mut self, asking: Asking, hello: Hello, belongings: Belongings) {
+    pub fn welcome(&mut self, asking: Asking, hello: Hello, mut belongings: Belongings) {
+        if let Some((_, abort)) = &self.aborted {
+            return refuse(&asking, &hello, &abort.reason);
+        }
+        let rank = hello.rank;
+        let waiting = self.waiting.iter().map(|(_, hello, _)| hello.rank);
+        if waiting
+            .chain(self.ranks.iter().map(|place| place.rank))
+            .any(|other| other == rank)
+        {
+            return refuse(&asking, &hello, &format!("rank {rank} has a seat already"));
+        }
+        let greeting = match &hello.host {
+            HostInterface::Pmi1 { greeting } => greeting.as_deref(),
+            _ => None,
+        };
+        self.host.join(rank, belongings.host.take(), greeting);
         self.waiting.push((asking, hello, belongings));
         self.seat_all();
     }
@@ -104,7 +126,8 @@ impl Member {
         let own = match (&self.aborted, &self.job) {
             (Some((since, _)), _) => Some(*since + GRACE),
             (None, None) => Some(self.patience),
-            (None, Some(_)) => None,
+            (None, Some(_)) if !self.is_complete() => Some(self.patience),
+            (None, Some(_)) => self.leaving.map(|since| since + GRACE),
         };
         let app = self.app.as_ref().and_then(|app| app.deadline());
         [own, self.host.deadline(), app].into_iter().flatten().min()
@@ -134,6 +157,20 @@ impl Member {
             let reason = "the launcher did not answer in time".to_owned();
             self.fail(Abort::new(1, reason), now);
         }
+        if self.job.is_some() && !self.is_complete() && now >= self.patience {
+            let (came, expected) = self.watch.came();
+            self.complain_and_end(
+                Abort::new(
+                    1,
+                    format!(
+                        "only {came} of the {expected} ranks on this node came to the PMI bridge \
+                         within {} s",
+                        GATHERING.as_secs()
+                    ),
+                ),
+                now,
+            );
+        }
         self.outcome(now)
     }
 
@@ -152,8 +189,25 @@ impl Member {
         if self.through && all_ended {
             return Some(Outcome::Well);
         }
-        // No rank ever used the interface, or all ended after their farewell.
-        (self.job.is_some() && self.watch.is_over()).then_some(Outcome::Well)
+        if self.job.is_none() || !self.watch.is_over() {
+            return None;
+        }
+        // No rank ever used the interface, or all ended right after their farewell:
+        // the host gets its own, but is not waited for any longer than a moment.
+        let since = *self.leaving.get_or_insert_with(|| {
+            if !self.farewell {
+                self.farewell = true;
+                self.host.finalize();
+            }
+            now
+        });
+        (now >= since + GRACE).then_some(Outcome::Well)
+    }
+
+    /// Whether all ranks that there will be have come.
+    fn is_complete(&self) -> bool {
+        let (came, expected) = self.watch.came();
+        came >= expected
     }
 
     fn see_who_ended(&mut self) {
@@ -243,28 +297,40 @@ impl Member {
     fn follow(&mut self, word: Word, now: Instant) {
         match word {
             Word::Wait => {}
-            Word::Finalize => self.host.finalize(),
-            Word::Abort(abort) => self.end(abort, now),
+            Word::Finalize => {
+                self.farewell = true;
+                self.host.finalize();
+            }
+            Word::Abort(abort) => self.complain_and_end(abort, now),
         }
+    }
+
+    /// Ends the job for a reason that nobody else tells the user.
+    fn complain_and_end(&mut self, abort: Abort, now: Instant) {
+        if self.aborted.is_none() && !self.through {
+            eprintln!("singularity: {}", abort.reason);
+        }
+        self.end(abort, now);
     }
 
     /// Ends the job on the launcher's side too.
     fn end(&mut self, abort: Abort, now: Instant) {
+        self.refuse_all(&abort.reason);
         if self.aborted.is_none() && !self.through {
             self.host.abort(&abort);
             self.aborted = Some((now, abort));
         }
     }
 
+    fn refuse_all(&mut self, reason: &str) {
+        for (asking, hello, _) in self.waiting.drain(..) {
+            refuse(&asking, &hello, reason);
+        }
+    }
+
     /// The job has been ended by others, or never began.
     fn fail(&mut self, abort: Abort, now: Instant) {
-        for (asking, hello, _) in self.waiting.drain(..) {
-            let (launcher, mpi) = &hello.names;
-            asking.refuse(Refused {
-                line: format!("bridge from {launcher} to {mpi}: {}", abort.reason),
-                hint: "an image with the launcher's own MPI needs no bridge".into(),
-            });
-        }
+        self.refuse_all(&abort.reason);
         if self.aborted.is_none() && !self.through {
             tracing::debug!(reason = abort.reason, "the job is aborted");
             self.aborted = Some((now, abort));
@@ -299,6 +365,14 @@ impl Member {
             }
         }
     }
+}
+
+fn refuse(asking: &Asking, hello: &Hello, reason: &str) {
+    let (launcher, mpi) = &hello.names;
+    asking.refuse(Refused {
+        line: format!("bridge from {launcher} to {mpi}: {reason}"),
+        hint: "an image with the launcher's own MPI needs no bridge".into(),
+    });
 }
 
 /// Whether a descriptor has something to tell; a pidfd, that its process has ended.

@@ -28,13 +28,6 @@ impl PmiHost {
         }
     }
 
-    /// Takes the socket of a rank.
-    pub fn join(&mut self, rank: Rank, socket: OwnedFd, greeting: Option<&str>) {
-        self.client.join(rank, greeting);
-        self.pipes.push(Some(Pipe::new(socket)));
-        self.flush();
-    }
-
     fn flush(&mut self) {
         for (link, pipe) in self.pipes.iter().enumerate() {
             if let (Some(pipe), Some(output)) = (pipe, self.client.output(link)) {
@@ -45,6 +38,13 @@ impl PmiHost {
 }
 
 impl Host for PmiHost {
+    fn join(&mut self, rank: Rank, socket: Option<OwnedFd>, greeting: Option<&str>) {
+        let Some(socket) = socket else { return };
+        self.client.join(rank, greeting);
+        self.pipes.push(Some(Pipe::new(socket)));
+        self.flush();
+    }
+
     fn interests(&self) -> Vec<Interest> {
         let pipes = self.pipes.iter().enumerate();
         pipes

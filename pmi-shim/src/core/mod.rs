@@ -103,6 +103,12 @@ impl Abort {
 
 /// An adapter towards the launcher: one *member* of the job.
 pub trait Host {
+    /// A rank of this member has come, with the host's socket for it where there is
+    /// one, and the word it is greeted with where it needs one.
+    fn join(&mut self, rank: Rank, socket: Option<OwnedFd>, greeting: Option<&str>) {
+        let _ = (rank, socket, greeting);
+    }
+
     /// The descriptors to watch now.
     fn interests(&self) -> Vec<Interest>;
 

@@ -48,19 +48,9 @@ impl Watch {
         }
     }
 
-    /// Now it is known how many there will be.
-    pub fn expect(&mut self, expected: usize) {
-        self.expected = expected;
-    }
-
-    /// How many have come.
-    pub fn came(&self) -> usize {
-        self.ranks.len()
-    }
-
-    /// Whether a rank has come.
-    pub fn has(&self, rank: Rank) -> bool {
-        self.ranks.contains_key(&rank)
+    /// How many ranks have come, of how many.
+    pub fn came(&self) -> (usize, usize) {
+        (self.ranks.len(), self.expected)
     }
 
     /// A rank has got its seat.

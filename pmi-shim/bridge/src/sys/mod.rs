@@ -17,10 +17,10 @@ pub fn take(number: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Owns a descriptor that recvmsg(2) has just delivered.
+/// Owns a descriptor that recvmsg(2) or accept4(2) has just delivered.
 pub fn received(number: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has just put it into this process, and the one caller, which reads the
-    // message it came with, hands each number over once.
+    // SAFETY: the kernel has just put it into this process, and each caller, which has just
+    // called for it, hands the number over once.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 

@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod agents;
 pub mod definition;
 mod failure;
 pub mod log;

@@ -21,7 +21,36 @@ use crate::space::janitor;
 use crate::workdir;
 
 /// How many lines are remembered to be told with a failure.
-const TAIL: usize = 20;
+const TAIL: usize = 60;
+
+/// What a line says that names the cause of a failure, in lower case.
+const CAUSES: [&str; 19] = [
+    "unable to locate package",
+    "has no installation candidate",
+    "no match for argument",
+    "unable to find a match",
+    "could not resolve",
+    "couldn't resolve",
+    "connection refused",
+    "could not connect",
+    "couldn't connect",
+    "does not have a release file",
+    "no such script",
+    "invalid release",
+    "failed getting release",
+    "no space left on device",
+    "disk quota exceeded",
+    "is not signed",
+    "no_pubkey",
+    "curl error",
+    "couldn't find these debs",
+];
+
+/// What a line begins with that complains, in lower case.
+const COMPLAINTS: [&str; 5] = ["e: ", "err:", "error", "fatal", "failed"];
+
+/// How much of a line is told.
+const LONGEST: usize = 300;
 
 /// How many logs of failed builds are kept.
 const KEPT: usize = 10;
@@ -112,33 +141,32 @@ impl Log {
         self.state().tail.back().cloned()
     }
 
-    /// The last line that says something, as a cause: errors rather than what
-    /// tools say after them.
+    /// The line that says most about why something failed: the first that names a
+    /// cause, else the last that complains, else the last.
     pub(crate) fn last_words(&self) -> Option<String> {
         let state = self.state();
-        let says = |line: &&String| line.chars().any(char::is_alphanumeric);
-        let complains = |line: &&String| {
-            let line = line.trim_start().to_ascii_lowercase();
-            ["e: ", "err:", "error", "fatal", "failed"]
-                .iter()
-                .any(|word| line.starts_with(word))
-                || line.contains("error: ")
-                || line.contains(": no such file or directory")
-                || line.contains("no space left on device")
-                || line.contains("permission denied")
+        let lines =
+            || {
+                state.tail.iter().map(|line| line.trim()).filter(|line| {
+                    line.chars().any(char::is_alphanumeric) && !line.starts_with("+ ")
+                })
+            };
+        let named = |line: &&str| {
+            let line = line.to_ascii_lowercase();
+            CAUSES.iter().any(|words| line.contains(words))
         };
-        let last = state
-            .tail
-            .iter()
-            .rev()
-            .filter(says)
-            .find(complains)
-            .or_else(|| state.tail.iter().rev().find(says))?;
+        let complains = |line: &&str| {
+            let line = line.to_ascii_lowercase();
+            COMPLAINTS.iter().any(|word| line.starts_with(word)) || line.contains("error: ")
+        };
+        let line = lines()
+            .find(named)
+            .or_else(|| lines().rfind(complains))
+            .or_else(|| lines().next_back())?;
         Some(
-            last.trim()
-                .chars()
+            line.chars()
                 .filter(|c| !c.is_control())
-                .take(300)
+                .take(LONGEST)
                 .collect(),
         )
     }

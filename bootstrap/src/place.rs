@@ -5,7 +5,7 @@
 //! cannot lead to the host's files. Never: mounts.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use image::Shown;
@@ -57,6 +57,11 @@ impl Places {
     /// As [`Places::directory`].
     pub fn file(&mut self, path: &Path) -> Result<(), Error> {
         self.provide(path, false)
+    }
+
+    /// Leaves what was made so far, whatever becomes of it.
+    pub fn keep(&mut self) {
+        self.made.clear();
     }
 
     fn provide(&mut self, path: &Path, directory: bool) -> Result<(), Error> {
@@ -149,6 +154,12 @@ pub fn within(root: &OwnedFd, path: &Path, flags: OFlag) -> Result<OwnedFd, Errn
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     openat2(root, relative, how)
+}
+
+/// A path that leads to what a descriptor stands on, as long as that is open; see
+/// proc_pid_fd(5).
+pub(crate) fn named(place: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", place.as_raw_fd()).into()
 }
 
 #[cfg(test)]

@@ -354,8 +354,8 @@ pub(crate) fn failure(step: String, status: ExitStatus, log: &Log) -> Error {
         _ => "did not end".to_owned(),
     };
     match log.last_words() {
-        Some(words) if !words.starts_with("+ ") => Error::new(step, format!("{how}: {words}")),
-        _ => Error::new(step, how),
+        Some(words) => Error::new(step, format!("{how}: {words}")),
+        None => Error::new(step, how),
     }
 }
 

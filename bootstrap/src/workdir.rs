@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use image::Shown;
 use launcher::Error;
 use nix::errno::Errno;
 use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
+use nix::mount::{umount2, MntFlags};
 
 use crate::space::{janitor, sys};
 
@@ -92,6 +94,10 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
+        // Removing would go on into what is mounted below, which is not ours.
+        if !unmount_below(&self.path) {
+            return;
+        }
         match remove(&self.path) {
             Ok(()) => janitor::forget(&self.path),
             // The janitor has another try, from outside of all mounts.
@@ -199,6 +205,49 @@ pub(crate) fn random_name() -> String {
     format!("{:012x}", number & 0xffff_ffff_ffff)
 }
 
+/// Unmounts whatever is mounted below a directory; whether nothing is any more.
+fn unmount_below(path: &Path) -> bool {
+    let below = || {
+        let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        table
+            .split(|byte| *byte == b'\n')
+            // See proc_pid_mountinfo(5): the fifth field is the mount point.
+            .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
+            .map(|field| PathBuf::from(OsStr::from_bytes(&unescaped(field))))
+            .filter(|point| point.starts_with(path))
+            .collect::<Vec<_>>()
+    };
+    for point in below().iter().rev() {
+        if let Err(errno) = umount2(point, MntFlags::MNT_DETACH) {
+            tracing::debug!("unmount {}: {errno}", point.display());
+        }
+    }
+    below().is_empty()
+}
+
+/// Spaces and their like are octal in mountinfo.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| first == b'\\');
+        let value = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match value {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
 fn open_directory(path: &Path) -> std::io::Result<File> {
     fs::OpenOptions::new()
         .read(true)
@@ -269,5 +318,61 @@ fn open_up(path: &OsStr) {
     let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         open_up(entry.path().as_os_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_work_directory_goes_with_all_that_is_in_it() {
+        let place = tempfile::tempdir().expect("a directory");
+        let work = WorkDir::new(Some(place.path())).expect("made");
+        let shut = work.path().join("shut");
+        fs::create_dir_all(shut.join("deep")).expect("made");
+        fs::set_permissions(&shut, std::os::unix::fs::PermissionsExt::from_mode(0o000))
+            .expect("shut");
+        drop(work);
+        assert_eq!(fs::read_dir(place.path()).expect("there").count(), 0);
+    }
+
+    #[test]
+    fn a_later_run_removes_what_nobody_works_in() {
+        let place = tempfile::tempdir().expect("a directory");
+        let stale = place.path().join("singularity-build-0123456789ab");
+        let other = place.path().join("singularity-build-of-somebody");
+        fs::create_dir(&stale).expect("made");
+        fs::write(stale.join("file"), "x").expect("written");
+        fs::create_dir(&other).expect("made");
+        let first = WorkDir::new(Some(place.path())).expect("made");
+        assert!(!stale.exists());
+        assert!(other.exists());
+        let second = WorkDir::new(Some(place.path())).expect("made");
+        assert!(first.path().exists(), "somebody works there");
+        assert_ne!(first.path(), second.path());
+    }
+
+    #[test]
+    fn an_image_takes_its_place_in_one_step() {
+        let place = tempfile::tempdir().expect("a directory");
+        let target = place.path().join("image");
+        let write = |text: &str, replace| {
+            let partial = Partial::beside(&target).expect("made");
+            fs::write(partial.path(), text).expect("written");
+            partial.put_in_place(replace)
+        };
+        write("first", false).expect("nothing is there");
+        let refused = write("second", false).expect_err("it is there");
+        assert!(refused.to_string().ends_with("it exists already"));
+        assert_eq!(fs::read(&target).expect("there"), b"first");
+        write("third", true).expect("replaced");
+        assert_eq!(fs::read(&target).expect("there"), b"third");
+        assert_eq!(fs::read_dir(place.path()).expect("there").count(), 1);
+    }
+
+    #[test]
+    fn mount_points_are_read_as_they_are_written() {
+        assert_eq!(unescaped(br"/a\040b\134c"), b"/a b\\c");
     }
 }

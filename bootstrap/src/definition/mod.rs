@@ -83,6 +83,12 @@ pub struct Header {
     pub updates: Vec<Located<String>>,
     /// `Include:` packages that are installed with the base system.
     pub include: Vec<Located<String>>,
+    /// `Variant:` which packages belong to the base system, in words of the agent's.
+    pub variant: Option<Located<String>>,
+    /// `Components:` the parts of an archive that packages are taken from.
+    pub components: Vec<Located<String>>,
+    /// `Keyring:` the file with the keys that packages have to be signed with.
+    pub keyring: Option<Located<String>>,
 }
 
 /// A package archive.

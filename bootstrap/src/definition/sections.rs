@@ -9,13 +9,16 @@ use super::words::{joined, split, Rules, Word};
 use super::{Agent, App, Copying, Files, Header, Mirror, Script, Stage, Step, SHELL};
 
 /// The keys of a header.
-pub(super) const KEYS: [&str; 9] = [
+pub(super) const KEYS: [&str; 12] = [
     "Bootstrap",
     "From",
     "MirrorURL",
     "UpdateURL",
     "OSVersion",
     "Include",
+    "Variant",
+    "Components",
+    "Keyring",
     "Stage",
     "Registry",
     "Namespace",
@@ -162,6 +165,10 @@ fn header(block: &Block<'_>) -> Result<(Header, Option<Located<String>>), Fault>
                 header.include.extend(words);
                 continue;
             }
+            Some("Components") => {
+                header.components.extend(words);
+                continue;
+            }
             Some("MirrorURL") => {
                 if words.is_empty() {
                     return Err(empty(&key));
@@ -189,6 +196,14 @@ fn header(block: &Block<'_>) -> Result<(Header, Option<Located<String>>), Fault>
             Some("OSVersion") => {
                 once(header.version.is_some())?;
                 header.version = Some(value);
+            }
+            Some("Variant") => {
+                once(header.variant.is_some())?;
+                header.variant = Some(value);
+            }
+            Some("Keyring") => {
+                once(header.keyring.is_some())?;
+                header.keyring = Some(value);
             }
             Some("UpdateURL") => header.updates.push(value),
             Some("Stage") => {

@@ -246,7 +246,7 @@ fn registry_and_namespace_are_put_before_the_name() {
 #[test]
 fn wrong_sections_are_named_by_their_place() {
     let keys =
-        "Bootstrap, From, MirrorURL, UpdateURL, OSVersion, Include, Stage, Registry, Namespace";
+        "Bootstrap, From, MirrorURL, UpdateURL, OSVersion, Include, Variant, Components, Keyring, Stage, Registry, Namespace";
     let scratch = "Bootstrap: scratch\n";
     for (text, message, hint) in [
         ("Boostrap: scratch\n".to_owned(), "1:1: unknown key \"Boostrap\"", "did you mean Bootstrap?".to_owned()),

@@ -12,7 +12,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ use nix::sys::wait::{waitpid, WaitStatus};
 use nix::unistd::{chdir, execvp, fchdir, pivot_root, symlinkat, Pid};
 
 use super::sys::{self, Side};
-use crate::place::within;
+use crate::place::{named, within};
 
 /// The name that the builder's executable is started under.
 pub const NAME: &str = "singularity-inside";
@@ -156,10 +156,8 @@ enum Never {}
 
 fn carry_out(job: &Job) -> Result<Never, Error> {
     let failed = |errno| Error::call("make namespaces for a program", errno);
-    let mut flags = CloneFlags::CLONE_NEWPID;
-    if job.place != Where::Host {
-        flags |= CloneFlags::CLONE_NEWNS;
-    }
+    // Whatever it mounts goes with it.
+    let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
     if job.place == Where::Inside {
         flags |= CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     }
@@ -184,6 +182,7 @@ fn carry_out(job: &Job) -> Result<Never, Error> {
             drop(status);
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
             umask(Mode::from_bits_truncate(0o022));
+            keep_mounts().map_err(failed)?;
             match job.place {
                 Where::Inside => {
                     let root = lay_out(job)?;
@@ -269,18 +268,22 @@ fn end_like(raw: i32) -> ! {
 
 const NONE: Option<&Path> = None;
 
+/// What is mounted from now on is nobody else's to see.
+fn keep_mounts() -> Result<(), Errno> {
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
+}
+
 /// Mounts in the root what a program expects, and returns its directory.
 fn lay_out(job: &Job) -> Result<OwnedFd, Error> {
     let failed = |what: &str| {
         let step = format!("prepare {what} in {}", Shown::new(&job.root));
         move |errno| Error::call(step, errno)
     };
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE).map_err(failed("/"))?;
     let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
     mount(Some(&job.root), &job.root, NONE, bind, NONE).map_err(failed("/"))?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = open(&job.root, flags, Mode::empty()).map_err(failed("/"))?;
-    lay_out_dev(&root).map_err(failed("/dev"))?;
+    lay_out_dev(&root, job.place).map_err(failed("/dev"))?;
     lay_out_sys(&root).map_err(failed("/sys"))?;
     lay_out_proc(&root).map_err(failed("/proc"))?;
     for (host, inside) in &job.binds {
@@ -290,11 +293,6 @@ fn lay_out(job: &Job) -> Result<OwnedFd, Error> {
             .map_err(|errno| Error::call(step, errno))?;
     }
     Ok(root)
-}
-
-/// A path that leads to what a descriptor stands on; see proc_pid_fd(5).
-fn named(place: &OwnedFd) -> PathBuf {
-    format!("/proc/self/fd/{}", place.as_raw_fd()).into()
 }
 
 fn lay_out_proc(root: &OwnedFd) -> Result<(), Errno> {
@@ -327,13 +325,13 @@ fn lay_out_sys(root: &OwnedFd) -> Result<(), Errno> {
     sys::set_mount_attributes(place.as_fd(), libc::MOUNT_ATTR_RDONLY)
 }
 
-fn lay_out_dev(root: &OwnedFd) -> Result<(), Errno> {
+fn lay_out_dev(root: &OwnedFd, place: Where) -> Result<(), Errno> {
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
-    let place = within(root, Path::new("dev"), directory)?;
+    let point = within(root, Path::new("dev"), directory)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     mount(
         Some("dev"),
-        &named(&place),
+        &named(&point),
         Some("tmpfs"),
         flags,
         Some("mode=755"),
@@ -358,6 +356,10 @@ fn lay_out_dev(root: &OwnedFd) -> Result<(), Errno> {
         let place = within(&dev, Path::new(name), directory)?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         mount(Some(kind), &named(&place), Some(kind), flags, Some(options))?;
+    }
+    if place == Where::Beside {
+        // debootstrap makes it and sets its mode, unless something is there.
+        new_file(&dev, "console", b"")?;
     }
     let name = APT_CONFIG.trim_start_matches("/dev/");
     new_file(&dev, name, b"APT::Sandbox::User \"root\";\n").map(drop)

@@ -265,6 +265,10 @@ impl RootCommand<'_> {
                 places.directory(Path::new(directory))?;
             }
         }
+        if self.place == Where::Beside {
+            // They are the packages' that are being installed.
+            places.keep();
+        }
         if self.place == Where::Inside {
             for file in ["/etc/resolv.conf", "/etc/hosts"] {
                 if let Ok(host) = std::fs::canonicalize(file) {

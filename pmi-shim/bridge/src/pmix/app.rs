@@ -1,6 +1,7 @@
 //! A PMIx server for the programs of a node.
 
 use super::describe::Description;
+use super::leavings::Leavings;
 use super::mailbox::{mailbox, Mailbox, Post};
 use super::{settle_environment, SETTINGS};
 use crate::sys::pmix::server::{Answer, Server, Upcalls};
@@ -10,7 +11,6 @@ use pmi_shim::seat::{Seat, Unset};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// What libpmix's thread has to say.
@@ -25,7 +25,7 @@ pub struct PmixApp {
     letters: Mailbox<Letter>,
     /// The fence that is under way.
     fence: Option<Answer>,
-    directory: Directory,
+    leavings: Leavings,
 }
 
 impl PmixApp {
@@ -42,18 +42,21 @@ impl PmixApp {
                 std::env::remove_var(name);
             }
         }
-        let directory = Directory::new()?;
+        // The name is the job's on every node. "@" and what follows would be a number of
+        // its own to Open MPI 5.
+        let name = job.name.replace('@', "-");
+        let leavings = Leavings::of(&name)?;
         let (post, letters) = mailbox().map_err(|error| format!("a pair of sockets: {error}"))?;
         let failed = |status: Status| format!("a PMIx server for the programs: {status}");
-        let place = CString::new(directory.0.as_os_str().as_bytes()).unwrap_or_default();
-        let name = CString::new(job.name.clone()).unwrap_or_default();
+        let place = CString::new(leavings.directory().as_os_str().as_bytes()).unwrap_or_default();
+        let name = CString::new(name).unwrap_or_default();
         let upcalls = Box::new(Ears { post });
         let server = Server::start(&place, name, upcalls).map_err(failed)?;
         let app = PmixApp {
             server: Some(server),
             letters,
             fence: None,
-            directory,
+            leavings,
         };
         app.describe(job).map_err(failed)?;
         Ok(app)
@@ -66,7 +69,7 @@ impl PmixApp {
         let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         Description {
             job,
-            directory: &self.directory.0.to_string_lossy(),
+            directory: &self.leavings.directory().to_string_lossy(),
         }
         .register(server, uid.as_raw(), gid.as_raw())
     }
@@ -210,36 +213,5 @@ impl Upcalls for Ears {
     fn wanted(&self, _rank: Rank, answer: Answer) {
         // The data of all ranks came with the fence. What is not there is nowhere.
         answer.give(Err(Status::NOT_FOUND));
-    }
-}
-
-/// A directory of this server's alone.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Result<Directory, String> {
-        let chosen = std::env::var_os("TMPDIR").map(PathBuf::from);
-        let places = ["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from);
-        let mut failure = String::new();
-        for place in chosen.into_iter().chain(places) {
-            match nix::unistd::mkdtemp(&place.join("singularity-pmix.XXXXXX")) {
-                Ok(path) => return Ok(Directory(path)),
-                Err(errno) => failure = format!("{}: {}", place.display(), errno.desc()),
-            }
-        }
-        Err(format!("a directory for the PMIx server: {failure}"))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        remove(&self.0);
-    }
-}
-
-/// Removes a directory of ours.
-fn remove(directory: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(directory) {
-        tracing::debug!(directory = %directory.display(), %error, "remove");
     }
 }

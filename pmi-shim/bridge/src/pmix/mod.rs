@@ -7,6 +7,7 @@
 pub mod app;
 mod describe;
 pub mod host;
+mod leavings;
 mod mailbox;
 
 /// Leaves of the settings that libpmix reads from its environment only those that

@@ -1,30 +1,44 @@
 //! A PMIx server for the programs of a node.
 
+use super::blobs::Blob;
 use super::describe::Description;
 use super::leavings::Leavings;
 use super::mailbox::{mailbox, Mailbox, Post};
 use super::{settle_environment, SETTINGS};
-use crate::sys::pmix::server::{Answer, Server, Upcalls};
+use crate::sys::pmix::server::{Answer, Fence, Server, Upcalls};
 use crate::sys::pmix::Status;
 use pmi_shim::core::{Abort, App, AppEvent, Interest, Job, Rank};
 use pmi_shim::seat::{Seat, Unset};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long ranks may take to commit before a fence that they have all reached: those
+/// that commit anything have done so.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What libpmix's thread has to say.
 enum Letter {
     Event(AppEvent),
-    Fence(Vec<u8>, Answer),
+    Fence(Fence, Answer),
+    Wanted(Rank, Answer),
+    /// What each local rank has committed, for a fence that does not collect.
+    Committed(Vec<(Rank, Vec<u8>)>),
 }
 
 /// The adapter. There is one a process.
 pub struct PmixApp {
-    server: Option<Server>,
+    server: Arc<Server>,
+    local: Vec<Rank>,
+    post: Post<Letter>,
     letters: Mailbox<Letter>,
     /// The fence that is under way.
     fence: Option<Answer>,
+    /// What ranks of other nodes committed before fences that did not collect.
+    committed: HashMap<Rank, Vec<u8>>,
     leavings: Leavings,
 }
 
@@ -50,35 +64,55 @@ impl PmixApp {
         let failed = |status: Status| format!("a PMIx server for the programs: {status}");
         let place = CString::new(leavings.directory().as_os_str().as_bytes()).unwrap_or_default();
         let name = CString::new(name).unwrap_or_default();
-        let upcalls = Box::new(Ears { post });
+        let upcalls = Box::new(Ears { post: post.clone() });
         let server = Server::start(&place, name, upcalls).map_err(failed)?;
         let app = PmixApp {
-            server: Some(server),
+            server: Arc::new(server),
+            local: job.local.clone(),
+            post,
             letters,
             fence: None,
+            committed: HashMap::new(),
             leavings,
         };
         app.describe(job).map_err(failed)?;
         Ok(app)
     }
 
+    /// libpmix answers this on its own time, so a thread waits for it.
+    fn ask_what_is_committed(&self) {
+        let (server, post, local) = (
+            Arc::clone(&self.server),
+            self.post.clone(),
+            self.local.clone(),
+        );
+        let asked = std::thread::Builder::new().spawn(move || {
+            let until = Instant::now() + PATIENCE;
+            let ranks = local.into_iter().filter_map(|rank| {
+                let left = until.saturating_duration_since(Instant::now());
+                Some((rank, server.committed(rank, left).ok()?))
+            });
+            post.send(Letter::Committed(ranks.collect()));
+        });
+        if asked.is_err() {
+            self.post.send(Letter::Committed(Vec::new()));
+        }
+    }
+
     fn describe(&self, job: &Job) -> Result<(), Status> {
-        let Some(server) = &self.server else {
-            return Err(Status::ERROR);
-        };
         let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
         Description {
             job,
             directory: &self.leavings.directory().to_string_lossy(),
         }
-        .register(server, uid.as_raw(), gid.as_raw())
+        .register(&self.server, uid.as_raw(), gid.as_raw())
     }
 }
 
 impl App for PmixApp {
     fn seat(&mut self, rank: Rank) -> Result<(Seat, Option<OwnedFd>), String> {
-        let server = self.server.as_ref().ok_or("the PMIx server has stopped")?;
-        let mut set = server
+        let mut set = self
+            .server
             .environment(rank)
             .map_err(|status| format!("the environment of rank {rank}: {status}"))?;
         let fixed = SETTINGS.iter().chain(OPEN_MPI).copied();
@@ -104,22 +138,46 @@ impl App for PmixApp {
     fn proceed(&mut self, _now: Instant) -> Vec<AppEvent> {
         let mut events = Vec::new();
         for letter in self.letters.take() {
-            events.push(match letter {
-                Letter::Event(event) => event,
-                Letter::Fence(blob, answer) => {
+            match letter {
+                Letter::Event(event) => events.push(event),
+                Letter::Fence(fence, answer) => {
                     // libpmix has one fence of the whole job under way at a time.
                     self.fence = Some(answer);
-                    AppEvent::Gather(blob)
+                    if fence.collects {
+                        events.push(AppEvent::Gather(Blob::Fence(fence.data).bytes()));
+                    } else {
+                        self.ask_what_is_committed();
+                    }
                 }
-            });
+                Letter::Committed(ranks) => {
+                    events.push(AppEvent::Gather(Blob::Ranks(ranks).bytes()));
+                }
+                Letter::Wanted(rank, answer) => {
+                    // Everything else came with a fence. What is not there is nowhere.
+                    let data = self.committed.get(&rank).cloned();
+                    answer.give(data.ok_or(Status::NOT_FOUND));
+                }
+            }
         }
         events
     }
 
     fn gathered(&mut self, blobs: Vec<Vec<u8>>) {
+        let mut together = Vec::new();
+        let mut damaged = false;
+        for blob in &blobs {
+            match Blob::of(blob) {
+                // A fence's data from several servers are their data one after another.
+                Some(Blob::Fence(data)) => together.extend(data),
+                Some(Blob::Ranks(ranks)) => self.committed.extend(ranks),
+                None => damaged = true,
+            }
+        }
         if let Some(answer) = self.fence.take() {
-            // A fence's data from several servers are their data one after another.
-            answer.give(Ok(blobs.concat()));
+            answer.give(match damaged {
+                false => Ok(together),
+                true => Err(Status::ERROR),
+            });
         }
     }
 
@@ -133,9 +191,7 @@ impl Drop for PmixApp {
         // Nothing may be answered to a server that has stopped.
         self.fence = None;
         drop(self.letters.take());
-        if let Some(server) = self.server.take() {
-            server.stop();
-        }
+        self.server.stop();
     }
 }
 
@@ -202,16 +258,15 @@ impl Upcalls for Ears {
         self.tell(AppEvent::Abort(rank, Abort::new(code, reason)));
     }
 
-    fn fence(&self, data: Vec<u8>, everybody: bool, answer: Answer) {
-        if everybody {
-            self.post.send(Letter::Fence(data, answer));
+    fn fence(&self, fence: Fence, answer: Answer) {
+        if fence.everybody {
+            self.post.send(Letter::Fence(fence, answer));
         } else {
             answer.give(Err(Status::NOT_SUPPORTED));
         }
     }
 
-    fn wanted(&self, _rank: Rank, answer: Answer) {
-        // The data of all ranks came with the fence. What is not there is nowhere.
-        answer.give(Err(Status::NOT_FOUND));
+    fn wanted(&self, rank: Rank, answer: Answer) {
+        self.post.send(Letter::Wanted(rank, answer));
     }
 }

@@ -5,6 +5,7 @@
 //! calls that wait, the bridge has one loop that never does: [`mailbox`] lies between.
 
 pub mod app;
+mod blobs;
 mod describe;
 pub mod host;
 mod leavings;

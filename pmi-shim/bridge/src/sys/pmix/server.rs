@@ -17,11 +17,20 @@ pub trait Upcalls: Send + Sync {
     fn finalized(&self, rank: Rank);
     /// A rank asks for the end of the job (`PMIx_Abort`).
     fn aborted(&self, rank: Rank, code: i32, reason: &str);
-    /// All local ranks are at a fence. `data` is what they bring, `everybody` whether
-    /// it is the fence of the whole job.
-    fn fence(&self, data: Vec<u8>, everybody: bool, answer: Answer);
+    /// All local ranks are at a fence.
+    fn fence(&self, fence: Fence, answer: Answer);
     /// What a rank of another node has put is asked for.
     fn wanted(&self, rank: Rank, answer: Answer);
+}
+
+/// A fence that all local ranks have reached.
+pub struct Fence {
+    /// It is one of the whole job.
+    pub everybody: bool,
+    /// It is to bring everybody what was committed.
+    pub collects: bool,
+    /// What was committed here, if it collects.
+    pub data: Vec<u8>,
 }
 
 /// The one who is asked. There is one server a process.
@@ -247,8 +256,8 @@ impl Server {
     }
 
     /// Stops the server. Ranks that are still connected lose it.
-    pub fn stop(self) {
-        // SAFETY: it takes no arguments, and no other call is running: `self` is gone.
+    pub fn stop(&self) {
+        // SAFETY: it takes no arguments, and waits for calls on other threads.
         let answer = unsafe { libpmix::PMIx_server_finalize() };
         if let Err(status) = Status::check(answer) {
             tracing::debug!(%status, "stop the server");
@@ -347,8 +356,8 @@ extern "C" fn abort(
 extern "C" fn fence(
     names: *const libpmix::pmix_proc_t,
     count: usize,
-    _info: *const libpmix::pmix_info_t,
-    _length: usize,
+    info: *const libpmix::pmix_info_t,
+    length: usize,
     block: *mut c_char,
     block_length: usize,
     callback: libpmix::pmix_modex_cbfunc_t,
@@ -359,16 +368,33 @@ extern "C" fn fence(
             .iter()
             .map(|name| name.rank)
             .collect();
-        let block = copied_slice(block.cast::<u8>(), block_length);
+        let fence = Fence {
+            everybody: ranks == [libpmix::PMIX_RANK_WILDCARD],
+            collects: copied_slice(info, length).iter().any(collects),
+            data: copied_slice(block.cast::<u8>(), block_length),
+        };
+        // It was left to us (pmix_server.h, pmix_server_fencenb_fn_t).
+        super::free(block);
         let answer = Answer { callback, data };
         match UPCALLS.get() {
-            Some(upcalls) => {
-                upcalls.fence(block, ranks == [libpmix::PMIX_RANK_WILDCARD], answer);
-            }
+            Some(upcalls) => upcalls.fence(fence, answer),
             None => drop(answer),
         }
         Status::SUCCESS.0
     })
+}
+
+/// Whether an attribute of a fence says that it collects.
+fn collects(info: &libpmix::pmix_info_t) -> bool {
+    let key = libpmix::PMIX_COLLECT_DATA.to_bytes_with_nul();
+    let named = info
+        .key
+        .iter()
+        .zip(key)
+        .all(|(&one, &other)| one as u8 == other);
+    let truth = u32::from(info.value.type_) == libpmix::PMIX_BOOL;
+    // SAFETY: of this kind the field is a truth, which C stores as 0 or 1.
+    named && (!truth || unsafe { info.value.data.flag })
 }
 
 extern "C" fn direct_modex(

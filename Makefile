@@ -3,6 +3,11 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
+# Where singularity.conf is; it is part of what is built.
+SYSCONFDIR ?= /etc
+export SINGULARITY_CONF := $(SYSCONFDIR)/singularity/singularity.conf
+# 1: install the starter set-user-ID of root.
+SETUID ?=
 
 CARGO   ?= cargo
 TARGET  := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -19,14 +24,14 @@ PLUGIN  := $(DIST)/slurm/singularity.so
 # Asked when used: a fresh machine has no rustc until `make build` installs it.
 HOST_TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 
-SITE = DIST='$(DIST)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)'
+SITE = DIST='$(DIST)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' SETUID='$(SETUID)'
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test toolchain build plugin install uninstall bench cluster fmt lint doc fuzz clean
 
 help: ## Say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
-	@echo 'Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
+	@echo 'Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) SYSCONFDIR=$(SYSCONFDIR) SETUID=$(SETUID)'
 
 demo: build ## Run an MPI program inside a real image, beside the same on the host
 	@packages/install run demo
@@ -50,10 +55,15 @@ build: toolchain ## Build the command, its manual pages and its completions
 	@mkdir -p '$(LIBEXEC)'
 	@cp '$(TARGET)/tools/builder' '$(LIBEXEC)/builder.new'
 	@mv '$(LIBEXEC)/builder.new' '$(LIBEXEC)/builder'
+	$(CARGO) rustc --release --locked --package starter --bin starter --target $(HOST_TRIPLE) -- \
+		-C target-feature=+crt-static -C relocation-model=pie
+	@cp '$(TARGET)/$(HOST_TRIPLE)/release/starter' '$(LIBEXEC)/starter.new'
+	@mv '$(LIBEXEC)/starter.new' '$(LIBEXEC)/starter'
 	@rm -rf '$(DIST)/man' '$(DIST)/completions'
 	@mkdir -p '$(DIST)/man' '$(DIST)/completions'
 	@'$(BIN)' generate man '$(DIST)/man'
 	@'$(BIN)' generate completions '$(DIST)/completions'
+	@'$(BIN)' generate conf '$(DIST)/etc'
 
 # A running step holds its plugin open: never written to, always replaced.
 plugin: toolchain ## Build the Slurm plugin, its manual page and its configuration

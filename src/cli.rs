@@ -460,7 +460,7 @@ pub enum ConfigVerb {
 /// Write manual pages or shell completions
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// man or completions
+    /// man, completions or conf
     pub what: String,
     /// The directory to write to; made if it is missing
     pub directory: PathBuf,

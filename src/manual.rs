@@ -4,6 +4,8 @@
 //! Owns: the pages' own text, in the language of man(7). Never: repeats what an
 //! option's help says.
 
+mod configuration;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -24,7 +26,7 @@ pub fn write(directory: &Path) -> io::Result<()> {
     for page in verbs.chain([&command]) {
         write_page(directory, page)?;
     }
-    Ok(())
+    configuration::write(directory)
 }
 
 fn write_page(directory: &Path, command: &Command) -> io::Result<()> {

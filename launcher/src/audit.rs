@@ -31,6 +31,7 @@ pub enum Outcome<'a> {
 #[derive(Debug)]
 pub struct Log {
     socket: Option<UnixDatagram>,
+    program: &'static str,
     uid: u32,
     image: String,
     options: Option<u128>,
@@ -38,7 +39,7 @@ pub struct Log {
 
 impl Log {
     /// Connects to the system's log, if the site wants the line.
-    pub fn open(wanted: bool, uid: u32, image: &Path) -> Self {
+    pub fn open(program: &'static str, wanted: bool, uid: u32, image: &Path) -> Self {
         let connect = || {
             let socket = UnixDatagram::unbound().ok()?;
             socket.connect(SOCKET).ok()?;
@@ -47,6 +48,7 @@ impl Log {
         };
         Self {
             socket: if wanted { connect() } else { None },
+            program,
             uid,
             image: Shown::new(image).to_string(),
             options: None,
@@ -71,7 +73,8 @@ impl Log {
             Outcome::Refused(_) => (REFUSED, "refused"),
         };
         let mut line = format!(
-            "<{priority}>singularity-starter[{pid}]: user={} image={} ",
+            "<{priority}>{}[{pid}]: user={} image={} ",
+            self.program,
             self.uid,
             quoted(&self.image)
         );
@@ -108,6 +111,7 @@ mod tests {
     fn a_name_cannot_end_its_line_or_its_quotes() {
         let log = Log {
             socket: None,
+            program: "singularity-starter",
             uid: 7,
             image: "a\" outcome=started\n<0>x".to_owned(),
             options: Some(1),

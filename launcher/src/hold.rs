@@ -24,6 +24,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
 use nix::sys::stat::Mode;
 
+use crate::audit;
 use crate::env::{self, Environment};
 use crate::error::{shown, Error, Kind, Step};
 use crate::host::Host;
@@ -55,7 +56,8 @@ pub struct HeldNamespace {
 /// Opens the image at `path` with the rights of `user`, prepares a namespace for
 /// the request that `compose` makes of it, and holds it. `host` describes the
 /// user's surroundings, with [`Host::mounts_as_root`] set. The calling process is
-/// root by its real user id and may have threads.
+/// root by its real user id and may have threads. `audit`: write a line to the
+/// system log.
 ///
 /// `compose` is called in the child and again in the caller, and may refuse the
 /// image.
@@ -66,6 +68,7 @@ pub fn prepare(
     user: &User,
     path: &Path,
     host: &Host,
+    audit: bool,
     compose: impl Fn(Image) -> Result<Request, Error>,
 ) -> Result<HeldNamespace, Error> {
     let step = || "prepare a namespace".to_owned();
@@ -89,9 +92,14 @@ pub fn prepare(
                 let _ = kill(child, Signal::SIGKILL);
             }
             let _ = process::wait_for(child);
-            let (namespace, file) = answer?;
+            let mut log = audit::Log::open("singularity-slurm", audit, user.uid, path);
+            let (namespace, file) = answer.inspect_err(|error| {
+                log.write(&audit::Outcome::Refused(error));
+            })?;
             let request = compose(Image::from_file(path, file)?)?;
             let plan = plan::build(&request, host);
+            log.options(plan.fingerprint());
+            log.write(&audit::Outcome::Started);
             Ok(HeldNamespace {
                 namespace,
                 request,

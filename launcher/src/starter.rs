@@ -94,6 +94,8 @@ pub fn run(arguments: Vec<OsString>, log: impl FnOnce(u8)) -> u8 {
 
 fn start(arguments: &[OsString], log: impl FnOnce(u8)) -> Result<(), Error> {
     process::clear_environment().map_err(|errno| Error::call("start", errno))?;
+    // Also where fs.suid_dumpable would have set-id programs leave cores.
+    process::forbid_cores_and_tracing().map_err(|errno| Error::call("start", errno))?;
     let user = User::calling()?.ok_or_else(|| {
         Error::new("start", "the starter is not installed set-user-ID of root")
             .hint("the administrator can install it so: make install SETUID=1")
@@ -114,7 +116,7 @@ fn start(arguments: &[OsString], log: impl FnOnce(u8)) -> Result<(), Error> {
             )),
         );
     }
-    let mut log = audit::Log::open(site.audit, user.uid, request.image());
+    let mut log = audit::Log::open("singularity-starter", site.audit, user.uid, request.image());
     user.lend_file_rights()?;
     let result = enter(request, site, &user, &limits, &mut log);
     if let Err(error) = &result {

@@ -181,7 +181,7 @@ fn hold(
     let mut site = launcher::site::load()?;
     // What plugstack.conf and Slurm bind is no user's wish.
     site.user_binds |= !settings.asks_for_binds();
-    hold::prepare(user, &settings.image, &host, |image| {
+    hold::prepare(user, &settings.image, &host, site.audit, |image| {
         config.images.judge(&image, user.uid, user.gid)?;
         let file_system = image.root().map(|root| root.filesystem);
         match file_system {

@@ -1,10 +1,13 @@
-//! `singularity generate`: manual pages and completions, for `make install`.
+//! `singularity generate`: manual pages, completions and the annotated
+//! configuration, for `make install`.
 
+use std::fs;
 use std::path::Path;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 use image::Shown;
+use launcher::site::table;
 use launcher::Error;
 
 use crate::cli::{Cli, Generate};
@@ -19,11 +22,16 @@ pub fn generate(what: Generate) -> Result<(), Error> {
         Error::io(format!("write to {}", Shown::new(&what.directory)), &error)
             .hint("name a directory that you may write to")
     };
-    std::fs::create_dir_all(&what.directory).map_err(failed)?;
+    fs::create_dir_all(&what.directory).map_err(failed)?;
     match what.what.as_str() {
         "man" => manual::write(&what.directory).map_err(failed),
         "completions" => completions(&what.directory).map_err(failed),
-        other => Err(Error::new(format!("generate {other}"), "unknown").hint("man or completions")),
+        "conf" => {
+            fs::write(what.directory.join("singularity.conf"), table::example()).map_err(failed)
+        }
+        other => {
+            Err(Error::new(format!("generate {other}"), "unknown").hint("man, completions or conf"))
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::error::{shown, Error};
 
 /// Where the file is. Fixed when the programs are built (`SYSCONFDIR` of `make`):
 /// what a privileged program obeys is no user's choice.
-pub const PATH: &str = match option_env!("SINGULARITY_SYSCONFDIR") {
+pub const PATH: &str = match option_env!("SINGULARITY_CONF") {
     Some(path) => path,
     None => "/etc/singularity/singularity.conf",
 };

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use image::{FileSystem, Image};
 
+use nix::sys::statfs::{fstatfs, FUSE_SUPER_MAGIC};
+
 use super::load::PATH;
 use super::{Driver, ImageLimits, Owner, Site};
 use crate::error::{shown, Error, Kind};
@@ -146,6 +148,16 @@ impl ImageLimits {
                 return Err(Error::new(step(), "this site does not allow images there")
                     .hint(format!("images must be in {}", names.join(" or "))));
             }
+        }
+        // Whoever serves a file system by FUSE says whose its files are, and a user
+        // may serve one.
+        let by_fuse = || fstatfs(image.fd()).map(|fs| fs.filesystem_type() == FUSE_SUPER_MAGIC);
+        if !(self.owners.is_empty() && self.groups.is_empty()) && by_fuse() != Ok(false) {
+            return Err(Error::new(
+                step(),
+                "whose it is cannot be trusted: it lies on a FUSE file system",
+            )
+            .hint("this site allows images of certain owners only; copy it to another place"));
         }
         let (owner, group) = image
             .file()

@@ -170,6 +170,16 @@ pub fn has_no_new_privileges() -> bool {
     unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 }
 }
 
+/// Makes this process one that leaves no core and that its user cannot trace.
+/// See PR_SET_DUMPABLE(2const).
+///
+/// # Errors
+/// None that the man page knows of.
+pub fn forbid_cores_and_tracing() -> Result<(), Errno> {
+    // SAFETY: this operation takes integers only.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
+}
+
 /// Has the kernel send `signal` to this process when its parent ends.
 pub fn die_with_parent(signal: libc::c_int) -> Result<(), Errno> {
     // SAFETY: this operation takes integers only.

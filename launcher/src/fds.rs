@@ -4,10 +4,10 @@
 //! set-up itself could run into. Never: closes or moves an inherited descriptor; launchers pass
 //! theirs at any number.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{fcntl, open, FcntlArg, OFlag};
+use nix::fcntl::{fcntl, open, FcntlArg, FdFlag, OFlag};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::stat::{umask, Mode};
 
@@ -72,9 +72,11 @@ impl Limits {
         ] {
             if let Ok((_, hard)) = getrlimit(resource) {
                 let room = hard.max(enough);
-                if setrlimit(resource, room, room).is_ok() {
-                    saved.push((resource, soft.min(hard), hard));
+                // Some containers take root's right to raise hard limits.
+                if setrlimit(resource, room, room).is_err() {
+                    let _ = setrlimit(resource, hard, hard);
                 }
+                saved.push((resource, soft.min(hard), hard));
             }
         }
         umask(Mode::from_bits_truncate(0o022));
@@ -94,15 +96,44 @@ impl Limits {
     }
 }
 
+/// Which of the standard descriptors are not the program's: those that
+/// [`hold_standard_descriptors`] filled, a bit each.
+pub fn held_standard_descriptors() -> u8 {
+    let mut held = 0;
+    each_standard_descriptor(|number, descriptor| {
+        let flags = fcntl(descriptor, FcntlArg::F_GETFD).map(FdFlag::from_bits_truncate);
+        let is_held = flags.is_ok_and(|flags| flags.contains(FdFlag::FD_CLOEXEC));
+        held |= u8::from(is_held) << number;
+    });
+    held
+}
+
+/// Closes these standard descriptors at exec: the C library of a set-id program
+/// fills closed ones, for good.
+pub fn close_standard_descriptors_at_exec(which: u8) {
+    each_standard_descriptor(|number, descriptor| {
+        if which >> number & 1 == 1 {
+            // It is open, so this cannot fail.
+            let _ = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+    });
+}
+
+fn each_standard_descriptor(mut work: impl FnMut(usize, BorrowedFd<'_>)) {
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for (number, descriptor) in [input.as_fd(), output.as_fd(), error.as_fd()]
+        .into_iter()
+        .enumerate()
+    {
+        work(number, descriptor);
+    }
+}
+
 /// Fills closed standard descriptors until exec, so that no file opened for
 /// set-up becomes anybody's standard error. The program finds them closed as the
 /// caller left them.
 pub fn hold_standard_descriptors() {
-    for standard in [
-        std::io::stdin().as_fd(),
-        std::io::stdout().as_fd(),
-        std::io::stderr().as_fd(),
-    ] {
+    each_standard_descriptor(|_, standard| {
         if fcntl(standard, FcntlArg::F_GETFD) == Err(Errno::EBADF) {
             if let Ok(placeholder) =
                 open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
@@ -110,5 +141,5 @@ pub fn hold_standard_descriptors() {
                 std::mem::forget(placeholder);
             }
         }
-    }
+    });
 }

@@ -96,7 +96,10 @@ pub fn launch(
     environment.mark(join::VARIABLE, entered.shared.map(join::variable_here));
     let command = match exec::resolve(request, environment)? {
         Resolved::Command(command) => command,
-        Resolved::NoTest => return Ok(()),
+        Resolved::NoTest => {
+            tracing::warn!("{} has no test", error::shown(request.image.path()));
+            return Ok(());
+        }
     };
     let proof = match early {
         Some(proof) => proof,

@@ -111,6 +111,10 @@ pub fn overlay(
     }
     if user_attributes {
         context.flag(c"userxattr")?;
+    } else {
+        // Attributes by which an image could have one of its files shown for another.
+        context.set(c"redirect_dir", c"nofollow")?;
+        context.set(c"metacopy", c"off")?;
     }
     context.mount(attributes)
 }

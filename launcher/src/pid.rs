@@ -57,23 +57,30 @@ pub fn enter(host: &Host) -> Result<Inside, Error> {
         }
         Side::Child => {
             drop(status);
-            process::die_with_parent(libc::SIGKILL).step(step)?;
-            // It may have been killed before that was arranged; then nobody is
-            // left to read the report.
-            let mut reader = [PollFd::new(report.as_fd(), PollFlags::empty())];
-            let _ = poll(&mut reader, PollTimeout::ZERO);
-            if reader[0]
-                .revents()
-                .is_some_and(|seen| seen.contains(PollFlags::POLLERR))
-            {
-                process::exit_now(255);
-            }
-            Ok(Inside { report, mask })
+            let inside = Inside { report, mask };
+            inside.die_with_outside().step(step)?;
+            Ok(inside)
         }
     }
 }
 
 impl Inside {
+    /// Has this process end with the one outside.
+    fn die_with_outside(&self) -> Result<(), Errno> {
+        process::die_with_parent(libc::SIGKILL)?;
+        // It may have been killed before that was arranged; then nobody is left to
+        // read the report.
+        let mut reader = [PollFd::new(self.report.as_fd(), PollFlags::empty())];
+        let _ = poll(&mut reader, PollTimeout::ZERO);
+        if reader[0]
+            .revents()
+            .is_some_and(|seen| seen.contains(PollFlags::POLLERR))
+        {
+            process::exit_now(255);
+        }
+        Ok(())
+    }
+
     /// Starts the program's process and returns in it; this one stays as init,
     /// which reaps what is orphaned and ends with the program.
     ///
@@ -81,17 +88,22 @@ impl Inside {
     /// As clone(2).
     pub fn start(self) -> Result<(), Error> {
         let step = || "start the program in its PID namespace".to_owned();
-        // Giving up privileges has undone it.
-        process::die_with_parent(libc::SIGKILL).step(step)?;
+        // Giving up privileges has undone it; who is outside may have gone since.
+        self.die_with_outside().step(step)?;
+        // An inherited "ignore" would make the kernel throw the program's status away.
+        let ignored = process::reset_signal(libc::SIGCHLD);
         match process::clone(Some(Signal::SIGCHLD)).step(step)? {
             Side::Parent(program) => self.stay_init(program),
-            Side::Child => sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None).step(step),
+            Side::Child => {
+                if ignored {
+                    process::ignore_signal(libc::SIGCHLD);
+                }
+                sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None).step(step)
+            }
         }
     }
 
     fn stay_init(self, program: Pid) -> ! {
-        // An inherited "ignore" would make the kernel throw the program's status away.
-        process::reset_signal(libc::SIGCHLD);
         // The terminal, pipes and all else belong to the program alone.
         let _ = process::close_all_but(self.report.as_raw_fd());
         loop {

@@ -13,22 +13,25 @@ mod parts;
 
 use std::ffi::{CStr, OsString};
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _};
 use std::path::PathBuf;
 
 use image::Image;
 use nix::errno::Errno;
-use nix::fcntl::{fcntl, FcntlArg, SealFlag};
+use nix::fcntl::{fcntl, FcntlArg, OFlag, SealFlag};
 use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::sys::resource::{getrlimit, Resource};
+use nix::unistd::pipe2;
 
 use self::parts::{
     access, account, at_most_one, binds, entry, entry_bytes, groups, home, host_path, image_path,
     item, items, limits, list, pairs, path_bytes, read_pairs, share, without, words,
 };
 use crate::error::{Error, Step};
+use crate::fds;
 use crate::host::{Host, KnownAccounts};
 use crate::request::{
     Access, Bind, Entry, EnvironmentChoice, Home, HostPath, ImagePath, Request, Share, Standard,
@@ -68,6 +71,8 @@ pub struct Sealed {
     /// The soft limits of open files and of file size, and the umask, as the
     /// caller inherited them.
     pub limits: (u64, u64, u32),
+    /// Standard descriptors that the program is to find closed, a bit each.
+    pub closed: u8,
     user_home: Option<HostPath>,
     variables: Vec<(OsString, OsString)>,
     accounts: KnownAccounts,
@@ -97,7 +102,7 @@ macro_rules! fields {
 fields! {
     IMAGE = 1, ENTRY = 2, BINDS = 3, HOME = 4, WORKDIR = 5, SCRATCH = 6, PWD = 7,
     SWITCHES = 8, HOSTNAME = 9, ACCESS = 10, WITHOUT = 11, SET = 12, SHARE = 13,
-    VERBOSITY = 14, LIMITS = 15, USER_HOME = 16, VARIABLES = 17, ACCOUNT = 18, GROUPS = 19,
+    VERBOSITY = 14, LIMITS = 15, CLOSED = 20, USER_HOME = 16, VARIABLES = 17, ACCOUNT = 18, GROUPS = 19,
 }
 
 /// The bits of the field SWITCHES.
@@ -134,6 +139,7 @@ impl Sealed {
             timing: request.timing,
             verbosity,
             limits,
+            closed: fds::held_standard_descriptors(),
             user_home: host.home.clone(),
             variables: host.environment.clone(),
             accounts: host.look_up_accounts(),
@@ -181,16 +187,24 @@ impl Sealed {
         (request, host)
     }
 
-    /// The request in a memory file that cannot be changed any more.
+    /// The request in a memory file that cannot be changed any more; in a pipe, which
+    /// is read only once, where the limit of file size (`ulimit -f`) allows no file.
     ///
     /// # Errors
-    /// As memfd_create(2) and write(2); a request that is too large.
+    /// As memfd_create(2), pipe(2) and write(2); a request that is too large.
     pub fn seal(self) -> Result<OwnedFd, Error> {
         let step = || "hand the request to the starter".to_owned();
         let bytes = self.into_bytes();
         if bytes.len() as u64 > MOST_BYTES {
             return Err(Error::new(step(), "arguments and environment are too long")
                 .hint("drop some: --cleanenv"));
+        }
+        let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE).step(step)?;
+        if limit < bytes.len() as u64 {
+            return in_a_pipe(&bytes).step(step).map_err(|error| {
+                error
+                    .hint("raise the limit of file size (ulimit -f), or drop variables: --cleanenv")
+            });
         }
         let mut file = File::from(memfd_create(NAME, MFdFlags::MFD_ALLOW_SEALING).step(step)?);
         file.write_all(&bytes).step(step)?;
@@ -203,22 +217,23 @@ impl Sealed {
     /// # Errors
     /// A descriptor that is something else, or bytes that are no request.
     pub fn unseal(file: OwnedFd) -> Result<Self, Error> {
+        let failed = |error: io::Error| Error::io("read the request", &error);
         let sealed = fcntl(file.as_fd(), FcntlArg::F_GET_SEALS);
         let sealed = sealed.map(SealFlag::from_bits_truncate);
+        let file = File::from(file);
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.file_type().is_fifo() {
+            return Self::from_bytes(&from_a_pipe(file)?).map_err(Malformed::error);
+        }
         if !sealed.is_ok_and(|sealed| sealed.contains(seals())) {
             return Err(Malformed("it is not in a sealed memory file").error());
         }
-        let file = File::from(file);
-        let length = file
-            .metadata()
-            .map_err(|error| Error::io("read the request", &error))?
-            .len();
+        let length = metadata.len();
         if length > MOST_BYTES {
             return Err(Malformed("it is too large").error());
         }
         let mut bytes = vec![0; length as usize];
-        file.read_exact_at(&mut bytes, 0)
-            .map_err(|error| Error::io("read the request", &error))?;
+        file.read_exact_at(&mut bytes, 0).map_err(failed)?;
         Self::from_bytes(&bytes).map_err(Malformed::error)
     }
 
@@ -289,6 +304,7 @@ impl Sealed {
         };
         put(SHARE, &list(share));
         put(VERBOSITY, &[self.verbosity]);
+        put(CLOSED, &[self.closed]);
         let (files, size, umask) = self.limits;
         put(
             LIMITS,
@@ -333,12 +349,11 @@ impl Sealed {
         }
         let field =
             |number: u8| values[usize::from(number)].ok_or(Malformed("a field of it is missing"));
-        let [verbosity] = field(VERBOSITY)? else {
-            return Err(Malformed("its verbosity is not a byte"));
+        let byte = |number: u8| match field(number)? {
+            [byte] => Ok(*byte),
+            _ => Err(Malformed("a field of one byte has another length")),
         };
-        let [switches] = field(SWITCHES)? else {
-            return Err(Malformed("its switches are not a byte"));
-        };
+        let switches = byte(SWITCHES)?;
         let mut sealed = Self {
             image: words(field(IMAGE)?)?.into(),
             entry: entry(field(ENTRY)?)?,
@@ -365,8 +380,9 @@ impl Sealed {
             },
             share: share(field(SHARE)?)?,
             timing: false,
-            verbosity: *verbosity,
+            verbosity: byte(VERBOSITY)?,
             limits: limits(field(LIMITS)?)?,
+            closed: byte(CLOSED)?,
             user_home: at_most_one(field(USER_HOME)?)?.map(HostPath::new),
             variables: read_pairs(field(VARIABLES)?)?,
             accounts: KnownAccounts {
@@ -383,6 +399,32 @@ impl Sealed {
 
 fn seals() -> SealFlag {
     SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
+}
+
+fn in_a_pipe(bytes: &[u8]) -> Result<OwnedFd, Errno> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let room = i32::try_from(bytes.len()).map_err(|_| Errno::EFBIG)?;
+    fcntl(&writer, FcntlArg::F_SETPIPE_SZ(room))?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = nix::unistd::write(&writer, rest)?;
+        rest = &rest[written..];
+    }
+    Ok(reader)
+}
+
+/// All that is in a pipe that nobody can write to any more.
+fn from_a_pipe(mut pipe: File) -> Result<Vec<u8>, Error> {
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .map_err(|errno| Error::call("read the request", errno))?;
+    let mut bytes = Vec::new();
+    let read = (&mut pipe).take(MOST_BYTES + 1).read_to_end(&mut bytes);
+    match read {
+        Ok(_) if bytes.len() as u64 > MOST_BYTES => Err(Malformed("it is too large").error()),
+        Ok(_) => Ok(bytes),
+        // Somebody still holds the other end.
+        Err(_) => Err(Malformed("it is not all there").error()),
+    }
 }
 
 /// Leaves a descriptor open across the next execve(2).
@@ -435,6 +477,7 @@ mod tests {
             timing: true,
             verbosity: 3,
             limits: (7, u64::MAX, 0o27),
+            closed: 5,
             user_home: Some(HostPath::new("/home/me")),
             variables: vec![("".into(), "x".into()), ("B".into(), "".into())],
             accounts: KnownAccounts {
@@ -455,6 +498,16 @@ mod tests {
     fn a_request_arrives_as_it_was_sent() {
         let arrived = Sealed::unseal(example().seal().unwrap()).unwrap();
         assert_eq!(arrived, example());
+    }
+
+    #[test]
+    fn a_request_arrives_by_a_pipe_once_nobody_can_write_to_it() {
+        let bytes = example().into_bytes();
+        let arrived = Sealed::unseal(in_a_pipe(&bytes).unwrap()).unwrap();
+        assert_eq!(arrived, example());
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        nix::unistd::write(&writer, &bytes).unwrap();
+        assert!(Sealed::unseal(reader).is_err());
     }
 
     #[test]

@@ -101,6 +101,7 @@ fn start(arguments: &[OsString], log: impl FnOnce(u8)) -> Result<(), Error> {
             .hint("the administrator can install it so: make install SETUID=1")
     })?;
     let request = Sealed::unseal(descriptor(arguments)?)?;
+    fds::close_standard_descriptors_at_exec(request.closed);
     log(request.verbosity);
     let limits = Limits::make_room_as_root(request.limits);
     let path = Path::new(site::PATH);

@@ -18,6 +18,7 @@ use nix::unistd::symlinkat;
 
 use crate::error::{shown, Error, Step};
 use crate::mount;
+use crate::privilege::with_roots_files;
 use crate::site::MountPoints;
 use crate::sys::mount as sys;
 
@@ -203,11 +204,6 @@ impl Tree {
             let name = number.to_string();
             mkdirat(session, name.as_str(), Mode::from_bits_truncate(0o755)).step(step)?;
             let upper = open_directory(session, Path::new(&name)).step(step)?;
-            fchmod(
-                &upper,
-                Mode::from_bits_truncate(fstat(&lower).step(step)?.st_mode & 0o7777 | 0o500),
-            )
-            .step(step)?;
             for (rest, is_directory) in additions {
                 make_below(upper.as_fd(), &rest, is_directory).step(step)?;
             }
@@ -230,6 +226,7 @@ fn cover(
     points: MountPoints,
 ) -> Result<OwnedFd, Errno> {
     let attributes = mount::attributes(false, true);
+    let mode = Mode::from_bits_truncate(fstat(lower)?.st_mode & 0o7777 | 0o500);
     let entries = entries(lower);
     let few = matches!(&entries, Ok(entries) if entries.len() <= MOST_BOUND_ENTRIES);
     let by_overlay = match points {
@@ -238,15 +235,21 @@ fn cover(
         MountPoints::Underlay => false,
     };
     if by_overlay {
-        let overlay = mount::overlay(&[upper, lower], None, user_namespace, attributes);
+        fchmod(upper, mode)?;
+        let mount = || mount::overlay(&[upper, lower], None, user_namespace, attributes);
+        // A directory that its user cannot list can be shown all the same.
+        let overlay = with_roots_files(mount).unwrap_or(Err(Errno::EPERM));
         // Old kernels and some file systems refuse; binding always works.
         if overlay.is_ok() {
             return overlay;
         }
+        fchmod(upper, Mode::S_IRWXU)?;
     }
     for name in entries? {
         bind_entry(lower, upper, &name)?;
     }
+    // Only now: who acts with a user's rights could not have made entries before.
+    fchmod(upper, mode)?;
     let tree = sys::clone_tree(upper, true)?;
     let change = sys::Attributes {
         set: attributes,

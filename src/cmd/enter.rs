@@ -34,7 +34,6 @@ pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error>
     let dry_run = options.dry_run;
     // Opening the image takes a descriptor already.
     let limits = fds::Limits::make_room();
-    let is_test = matches!(entry, Entry::Test(_));
     let request = request(image, entry, options, &host)?;
     let starter = starter(way, &request, &host)?;
     if dry_run {
@@ -52,9 +51,6 @@ pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error>
             eprintln!("{line}");
         }
     })?;
-    if is_test {
-        tracing::warn!("{} has no test", Shown::new(image));
-    }
     Ok(())
 }
 

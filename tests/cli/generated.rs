@@ -87,7 +87,7 @@ fn generate_says_what_it_cannot_do() {
     ground.fails(
         &["generate", "poems", "."],
         255,
-        "singularity: generate poems: unknown\nhint: man or completions\n",
+        "singularity: generate poems: unknown\nhint: man, completions or conf\n",
     );
     ground.fails(
         &["generate", "man", "/proc/x"],

@@ -149,7 +149,7 @@ fn the_limit_of_processes_is_told_in_one_line_where_a_server_is_needed() {
     let ground = Ground::new();
     let image = Image::Busybox.file(Form::SquashfsLz4);
     let text = format!(
-        "ulimit -p 1; exec singularity exec {} true",
+        "ulimit -p 1; exec singularity exec --userns {} true",
         image.display()
     );
     let output = capture(&mut ground.user().shell(&text));

@@ -243,6 +243,7 @@ fn a_dry_run_prints_the_steps_in_order_and_does_none() {
         "/scratch",
         "--hostname",
         "there",
+        "--userns",
         "-n",
         "-i",
         "-B",

@@ -11,7 +11,7 @@ fn forbidden_user_namespaces_are_told_with_the_setting() {
     let ground = Ground::new();
     // In a user namespace of its own, so that the machine's setting stays.
     let text = format!(
-        "echo 0 >/proc/sys/user/max_user_namespaces; exec singularity exec {} true",
+        "echo 0 >/proc/sys/user/max_user_namespaces; exec singularity exec --userns {} true",
         busybox().display(),
     );
     let mut command = ground.user().command("unshare");
@@ -35,7 +35,7 @@ fn without_dev_fuse_a_file_image_is_refused_with_the_remedy() {
     let image = Image::Busybox.file(Form::SquashfsLz4);
     for form in [Form::SquashfsLz4, Form::Erofs, Form::Ext4] {
         let image = Image::Busybox.file(form);
-        let words = ["exec", text_of(&image), "true"];
+        let words = ["exec", "--userns", text_of(&image), "true"];
         let scene = "mount -t tmpfs -o mode=755 tmpfs /dev; mknod -m 666 /dev/null c 1 3";
         let output = capture(&mut ground.on_stage(scene, words));
         output.exited_with(255).wrote("").complained(&format!(
@@ -72,7 +72,7 @@ fn a_missing_server_is_told_with_its_package() {
         (Form::Ext4, "ext", "fuse2fs", "fuse2fs"),
     ] {
         let image = Image::Busybox.file(form);
-        let words = ["exec", text_of(&image), "true"];
+        let words = ["exec", "--userns", text_of(&image), "true"];
         // Hidden where it is: a file that nobody can execute lies over it.
         let scene = format!(
             "touch hidden; chmod 644 hidden; PATH={}; for d in $(echo $PATH | tr : ' '); do \
@@ -133,7 +133,7 @@ fn a_full_read_only_or_missing_home_stops_nothing() {
 #[test]
 fn a_site_without_files_that_are_shown_stops_nothing() {
     let ground = Ground::new();
-    let scene = "mkdir empty; touch file; mount -t overlay overlay -o lowerdir=/etc,upperdir=$(mktemp -d ./upXXX),workdir=$(mktemp -d ./wkXXX) /etc 2>/dev/null && \
+    let scene = "mkdir -m 755 empty up wk; touch file; mount -t overlay overlay -o lowerdir=/etc,upperdir=up,workdir=wk /etc 2>/dev/null && \
                  rm -f /etc/hosts /etc/resolv.conf /etc/localtime /etc/group /etc/passwd";
     let words = [
         "exec",

@@ -9,6 +9,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::unistd::geteuid;
+
 use super::parse::MOST_BYTES;
 use super::Site;
 use crate::error::{shown, Error};
@@ -107,7 +109,7 @@ fn refuse_what_others_write(path: &Path, file: &File, owner: u32) -> Result<(), 
 fn refuse(path: &Path, metadata: &std::fs::Metadata, owner: u32) -> Result<(), Error> {
     let step = || format!("trust {}", shown(path));
     // Root may own what is above the file of another in any case.
-    if metadata.uid() != owner && metadata.uid() != 0 {
+    if metadata.uid() != owner && metadata.uid() != 0 && !is_hidden_root(metadata.uid()) {
         return Err(
             Error::new(step(), format!("it belongs to user {}", metadata.uid()))
                 .hint(format!("chown root {}", shown(path))),
@@ -120,6 +122,18 @@ fn refuse(path: &Path, metadata: &std::fs::Metadata, owner: u32) -> Result<(), E
             .hint(format!("chmod go-w {}", shown(path))));
     }
     Ok(())
+}
+
+/// Whether this id may stand for root's: in a user namespace that does not map it,
+/// where nobody is privileged, and what the file forbids binds only who wants it.
+fn is_hidden_root(uid: u32) -> bool {
+    let number = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let overflow = || number("/proc/sys/kernel/overflowuid").trim().parse() == Ok(uid);
+    let maps_root = |map: String| {
+        map.lines()
+            .any(|line| line.split_whitespace().nth(1) == Some("0"))
+    };
+    !geteuid().is_root() && overflow() && !maps_root(number("/proc/self/uid_map"))
 }
 
 #[cfg(test)]

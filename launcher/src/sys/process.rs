@@ -287,11 +287,17 @@ pub fn close_on_exec_from(first: libc::c_uint) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Sets a signal's disposition to the default; errors cannot happen for signals
-/// that exist, and the caller has no use for them.
-pub fn reset_signal(signal: libc::c_int) {
+/// Sets a signal's disposition to the default, and tells whether it was ignored;
+/// errors cannot happen for signals that exist, and the caller has no use for them.
+pub fn reset_signal(signal: libc::c_int) -> bool {
     // SAFETY: SIG_DFL is no function of ours, so nothing can run in a bad context.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    unsafe { libc::signal(signal, libc::SIG_DFL) == libc::SIG_IGN }
+}
+
+/// Has the kernel ignore a signal.
+pub fn ignore_signal(signal: libc::c_int) {
+    // SAFETY: SIG_IGN is no function of ours, so nothing can run in a bad context.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 /// Replaces the process by the program at `path`, relative to `directory` unless

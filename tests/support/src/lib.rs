@@ -35,7 +35,7 @@ pub use images::{Form, Image};
 pub use leftovers::Leftovers;
 pub use mpi::Mpi;
 pub use node::{Network, Node};
-pub use place::{command, search_path, store, top};
+pub use place::{command, is_privileged, search_path, store, top};
 pub use run::{capture, capture_within, Output, Running, LIMIT};
 pub use slurm::SlurmCluster;
 pub use user::User;

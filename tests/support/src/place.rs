@@ -40,6 +40,17 @@ pub fn command() -> &'static Path {
     COMMAND.get_or_init(|| for_everybody(&built()))
 }
 
+/// Whether [`command()`] has its set-id starter beside it, which it then uses for
+/// users: what the kernel is asked for differs then, and nothing else.
+pub fn is_privileged() -> bool {
+    let starter = command()
+        .parent()
+        .and_then(Path::parent)
+        .map(|prefix| prefix.join("libexec/singularity/starter"));
+    let mode = starter.and_then(|path| fs::metadata(path).ok());
+    mode.is_some_and(|data| data.uid() == 0 && data.mode() & 0o4000 != 0)
+}
+
 /// The `PATH` that tests give to users: the built command first, then the FUSE
 /// servers this project had to build itself, then the system's.
 pub fn search_path() -> &'static str {

@@ -24,7 +24,7 @@ use crate::workdir;
 const TAIL: usize = 60;
 
 /// What a line says that names the cause of a failure, in lower case.
-const CAUSES: [&str; 19] = [
+const CAUSES: [&str; 21] = [
     "unable to locate package",
     "has no installation candidate",
     "no match for argument",
@@ -36,6 +36,8 @@ const CAUSES: [&str; 19] = [
     "couldn't connect",
     "does not have a release file",
     "no such script",
+    "doesn't have the component",
+    "invalid variant",
     "invalid release",
     "failed getting release",
     "no space left on device",
@@ -157,7 +159,9 @@ impl Log {
         };
         let complains = |line: &&str| {
             let line = line.to_ascii_lowercase();
-            COMPLAINTS.iter().any(|word| line.starts_with(word)) || line.contains("error: ")
+            !line.ends_with(" failed to run")
+                && (COMPLAINTS.iter().any(|word| line.starts_with(word))
+                    || line.contains("error: "))
         };
         let line = lines()
             .find(named)

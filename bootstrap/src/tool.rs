@@ -157,10 +157,9 @@ impl Tool {
         self.change(|command| command.arg0(name))
     }
 
-    /// What it does, for errors only.
-    pub(crate) fn doing_quietly(mut self, what: String) -> Self {
-        self.step = Some(what);
-        self.what = None;
+    /// What a failure is told with.
+    pub(crate) fn failing_as(mut self, step: String) -> Self {
+        self.step = Some(step);
         self
     }
 

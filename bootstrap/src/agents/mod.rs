@@ -60,7 +60,7 @@ pub fn install(header: &Header, site: &Site<'_>) -> Result<(), Error> {
     let Some(agent) = header.agent.as_ref().map(|agent| agent.value) else {
         return add(header, words(&header.include), site);
     };
-    match agent {
+    let installed = match agent {
         Agent::Debootstrap | Agent::Mmdebstrap => debian::install(agent, header, site),
         Agent::Yum | Agent::Dnf => rpm::install(header, words(&header.include), site),
         Agent::Busybox => busybox::install(header, site),
@@ -76,7 +76,67 @@ pub fn install(header: &Header, site: &Site<'_>) -> Result<(), Error> {
         | Agent::Docker
         | Agent::Oci
         | Agent::OciArchive
-        | Agent::DockerArchive => add(header, words(&header.include), site),
+        | Agent::DockerArchive => return add(header, words(&header.include), site),
+    };
+    installed.map_err(advised)
+}
+
+/// What a tool's words mean for whoever wrote the definition.
+const ADVICE: [(&[&str], &str); 6] = [
+    (
+        &[
+            "resolve",
+            "onnection refused",
+            "ould not connect",
+            "ouldn't connect",
+            "ailed to connect",
+            "getting release file",
+            "download repomd",
+            "url error",
+            "timed out",
+        ],
+        "check MirrorURL, and that this machine reaches it (http_proxy names a proxy)",
+    ),
+    (
+        &["have a Release file", "No such script"],
+        "check OSVersion: MirrorURL has no release of that name",
+    ),
+    (
+        &[
+            "locate package",
+            "installation candidate",
+            "No match for argument",
+            "Couldn't find these debs",
+        ],
+        "check the names of the packages, and which Components they are in",
+    ),
+    (
+        &["did not find any indices", "no valid components"],
+        "check Components: MirrorURL has none of that name",
+    ),
+    (
+        &["NO_PUBKEY", "not signed", "GPG", "public key"],
+        "Keyring names the file with the keys that the packages are signed with",
+    ),
+    (
+        &["o space left", "quota exceeded"],
+        "--tmpdir, SINGULARITY_TMPDIR or TMPDIR names a place on a disk with more space",
+    ),
+];
+
+/// The error with advice, before what its hint says already.
+fn advised(error: Error) -> Error {
+    let text = error.to_string();
+    let advice = ADVICE
+        .iter()
+        .find(|(words, _)| words.iter().any(|words| text.contains(words)));
+    match (advice, error.remedy()) {
+        (Some((_, advice)), Some(hint)) => {
+            let hint = format!("{advice}; {hint}");
+            error.hint(hint)
+        }
+        (Some((_, advice)), None) => error.hint(*advice),
+        (None, _) => error,
     }
 }
 
@@ -89,13 +149,15 @@ pub fn add(header: &Header, packages: Vec<&str>, site: &Site<'_>) -> Result<(), 
     if packages.is_empty() {
         return Ok(());
     }
-    match header.agent.as_ref().map(|agent| agent.value) {
+    let added = match header.agent.as_ref().map(|agent| agent.value) {
         Some(Agent::Yum | Agent::Dnf) => rpm::install(header, packages, site),
         _ => inside::install(header, &packages, site),
-    }
+    };
+    added.map_err(advised)
 }
 
-/// Removes what package managers have downloaded into a root.
+/// Removes what package managers have downloaded into a root, and what they have
+/// logged, which is another at each build.
 ///
 /// # Errors
 /// What cannot be removed.
@@ -108,7 +170,12 @@ pub fn clean(root: &Path) -> Result<(), Error> {
         ("var/cache/yum", Which::All),
         ("var/cache/apk", Which::All),
         ("var/cache/zypp", Which::All),
-        ("var/log", Which::LogsOf(&["dnf", "hawkey", "yum", "apt"])),
+        ("var/cache/ldconfig", Which::All),
+        ("var/log/apt", Which::All),
+        (
+            "var/log",
+            Which::LogsOf(&["dnf", "hawkey", "yum", "dpkg", "alternatives", "bootstrap"]),
+        ),
     ] {
         empty(root, Path::new(directory), which)?;
     }
@@ -131,7 +198,7 @@ impl Which {
         };
         tools
             .iter()
-            .any(|tool| name == *tool || (name.starts_with(tool) && name.ends_with(".log")))
+            .any(|tool| name.starts_with(tool) && name.ends_with(".log"))
     }
 }
 

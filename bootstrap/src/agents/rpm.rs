@@ -12,7 +12,7 @@ use launcher::Error;
 
 use super::{address, first_of, local, Site};
 use crate::definition::{Agent, Header};
-use crate::tool::Tool;
+use crate::tool::{self, Tool};
 
 /// What makes a system out of packages, where the repositories have it: a release's
 /// own files, a shell and its tools, and a package manager.
@@ -48,6 +48,11 @@ pub fn install(header: &Header, packages: Vec<&str>, site: &Site<'_>) -> Result<
     let is_new = !site.root.join("var/lib/rpm").exists();
     let mut wanted: Vec<String> = packages.iter().map(|&name| name.to_owned()).collect();
     if is_new {
+        manager.run(
+            &["makecache"],
+            &[],
+            "fetch the lists of packages".to_owned(),
+        )?;
         wanted.extend(manager.base()?);
         if wanted.is_empty() {
             return Err(Error::new(
@@ -129,7 +134,7 @@ impl Manager<'_> {
         write(
             "dnf.conf",
             format!(
-                "[main]\nreposdir={here}/repos\ncachedir={here}/cache\npersistdir={here}/persist\n\
+                "[main]\nreposdir={here}/repos\ncachedir={here}/cache\npersistdir=/var/lib/dnf\n\
                  varsdir={here}/vars\npluginconfpath={here}/plugins\nplugins=0\nassumeyes=1\n\
                  retries=2\ntimeout=30\nkeepcache=0\ninstall_weak_deps=0\nbest=1\nclean_requirements_on_remove=0\n"
             ),
@@ -231,6 +236,13 @@ impl Manager<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a `yum` is dnf by another name.
+fn is_dnf(tool: &str) -> bool {
+    tool::find(tool)
+        .and_then(|path| path.canonicalize().ok())
+        .is_some_and(|path| path.to_string_lossy().contains("dnf"))
 }
 
 impl Repository {

@@ -245,7 +245,12 @@ impl RootCommand<'_> {
     pub fn output(self, log: &Log) -> Result<Vec<u8>, Error> {
         let step = self.step();
         let (tool, _places) = self.prepare()?;
-        tool.doing_quietly(step).output(log)
+        tool.failing_as(step.clone()).output(log).map_err(|error| {
+            match log.last_line().as_deref().and_then(inside::complaint) {
+                Some(cause) => log.keep(Error::new(step, cause)),
+                None => error,
+            }
+        })
     }
 
     fn step(&self) -> String {

@@ -770,6 +770,7 @@ mod tests {
                         for event in self.server.received(rank as u32, piece) {
                             match event {
                                 AppEvent::Gather(blob) => self.server.gathered(&[blob]).unwrap(),
+                                AppEvent::Finalized(_) => self.server.release(),
                                 AppEvent::Broken(_, what) => panic!("{what}"),
                                 _ => {}
                             }

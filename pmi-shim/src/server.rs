@@ -49,6 +49,8 @@ struct Session {
     out: Vec<u8>,
     started: bool,
     finalized: bool,
+    /// The answer to its farewell, until [`Server::release`].
+    held: Vec<u8>,
     /// In the fence, with the `thrid` of PMI-2 that its answer needs.
     fenced: Option<Thread>,
     /// Waiting for attributes of the node.
@@ -111,6 +113,14 @@ impl Server {
         self.sessions
             .get(&rank)
             .is_some_and(|session| session.finalized)
+    }
+
+    /// Answers the farewells: before the launcher has heard of them, a rank that ends
+    /// would have left without one.
+    pub fn release(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.out.append(&mut session.held);
+        }
     }
 
     /// Takes what a rank has sent.
@@ -219,8 +229,9 @@ impl Server {
             Request::BarrierIn => return self.fence(rank, None, events),
             Request::Finalize => {
                 session.finalized = true;
+                session.held = Answer::FinalizeAck.line();
                 events.push(AppEvent::Finalized(rank));
-                Answer::FinalizeAck
+                return Ok(());
             }
             Request::Abort { status, message } => {
                 events.push(AppEvent::Abort(rank, aborted(rank, *status, message)));
@@ -305,7 +316,9 @@ impl Server {
             Request::KvsFence => return self.fence(rank, thread, events),
             Request::Finalize => {
                 session.finalized = true;
+                let said = session.out.len();
                 session.answer("finalize-response", &thread, |m| m);
+                session.held = session.out.split_off(said);
                 events.push(AppEvent::Finalized(rank));
             }
             Request::Abort { message } => {
@@ -446,6 +459,8 @@ mod tests {
             server.received(1, b"cmd=finalize\n"),
             [AppEvent::Finalized(1)]
         );
+        assert_eq!(said(&mut server, 1), "");
+        server.release();
         assert_eq!(said(&mut server, 1), "cmd=finalize_ack rc=0\n");
     }
 

@@ -267,6 +267,9 @@ impl Member {
                 self.through = true;
                 // They owe nothing to anybody any more.
                 self.ranks.iter().for_each(|place| place.lifeline.release());
+                if let Some(app) = &mut self.app {
+                    app.released();
+                }
             }
             HostEvent::Aborted(abort) => self.fail(abort, now),
         }

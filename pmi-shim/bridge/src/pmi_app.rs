@@ -129,6 +129,11 @@ impl App for PmiApp {
         self.flush();
     }
 
+    fn released(&mut self) {
+        self.server.release();
+        self.flush();
+    }
+
     fn ended(&mut self, rank: Rank) {
         self.pipes.remove(&rank);
     }

@@ -176,6 +176,11 @@ pub trait App {
     /// The answer to [`AppEvent::Gather`].
     fn gathered(&mut self, blobs: Vec<Vec<u8>>);
 
+    /// The host has taken the farewell ([`HostEvent::Finalized`]): those of the ranks
+    /// can be answered. Not before, as launchers take a rank that ends without its
+    /// farewell for one that failed.
+    fn released(&mut self);
+
     /// The rank's process has ended, and was not finalized.
     fn ended(&mut self, rank: Rank);
 }

@@ -5,7 +5,7 @@ use super::describe::Description;
 use super::leavings::Leavings;
 use super::mailbox::{mailbox, Mailbox, Post};
 use super::{settle_environment, SETTINGS};
-use crate::sys::pmix::server::{Answer, Fence, Server, Upcalls};
+use crate::sys::pmix::server::{Answer, Farewell, Fence, Server, Upcalls};
 use crate::sys::pmix::Status;
 use pmi_shim::core::{Abort, App, AppEvent, Interest, Job, Rank};
 use pmi_shim::seat::{Seat, Unset};
@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What libpmix's thread has to say.
 enum Letter {
     Event(AppEvent),
+    Farewell(Rank, Farewell),
     Fence(Fence, Answer),
     Wanted(Rank, Answer),
     /// What each local rank has committed, for a fence that does not collect.
@@ -37,6 +38,8 @@ pub struct PmixApp {
     letters: Mailbox<Letter>,
     /// The fence that is under way.
     fence: Option<Answer>,
+    /// Of ranks that are about to leave.
+    farewells: Vec<Farewell>,
     /// What ranks of other nodes committed before fences that did not collect.
     committed: HashMap<Rank, Vec<u8>>,
     leavings: Leavings,
@@ -52,7 +55,8 @@ impl PmixApp {
         // Above all the host's server: this one has no other.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("PMIX_") && !SETTINGS.iter().any(|(kept, _)| *kept == text) {
+            let kept = text.starts_with("PMIX_MCA_") || text.starts_with("PMIX_OUTPUT_");
+            if text.starts_with("PMIX_") && !kept {
                 std::env::remove_var(name);
             }
         }
@@ -72,6 +76,7 @@ impl PmixApp {
             post,
             letters,
             fence: None,
+            farewells: Vec::new(),
             committed: HashMap::new(),
             leavings,
         };
@@ -140,6 +145,10 @@ impl App for PmixApp {
         for letter in self.letters.take() {
             match letter {
                 Letter::Event(event) => events.push(event),
+                Letter::Farewell(rank, farewell) => {
+                    self.farewells.push(farewell);
+                    events.push(AppEvent::Finalized(rank));
+                }
                 Letter::Fence(fence, answer) => {
                     // libpmix has one fence of the whole job under way at a time.
                     self.fence = Some(answer);
@@ -181,6 +190,12 @@ impl App for PmixApp {
         }
     }
 
+    fn released(&mut self) {
+        for farewell in self.farewells.drain(..) {
+            farewell.answer();
+        }
+    }
+
     fn ended(&mut self, _rank: Rank) {
         // Its connection has closed with it, and libpmix has seen that.
     }
@@ -190,6 +205,7 @@ impl Drop for PmixApp {
     fn drop(&mut self) {
         // Nothing may be answered to a server that has stopped.
         self.fence = None;
+        self.farewells.clear();
         drop(self.letters.take());
         self.server.stop();
     }
@@ -246,8 +262,8 @@ impl Upcalls for Ears {
         self.tell(AppEvent::Started(rank));
     }
 
-    fn finalized(&self, rank: Rank) {
-        self.tell(AppEvent::Finalized(rank));
+    fn finalized(&self, rank: Rank, farewell: Farewell) {
+        self.post.send(Letter::Farewell(rank, farewell));
     }
 
     fn aborted(&self, rank: Rank, code: i32, reason: &str) {

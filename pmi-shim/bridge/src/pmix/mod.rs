@@ -11,6 +11,8 @@ pub mod host;
 mod leavings;
 mod mailbox;
 
+use std::os::fd::IntoRawFd;
+
 /// Leaves of the settings that libpmix reads from its environment only those that
 /// every server and client of ours needs, and takes away what would lead it
 /// elsewhere. Before any thread is there.
@@ -25,6 +27,11 @@ fn settle_environment() {
     }
     for (name, value) in SETTINGS {
         std::env::set_var(name, value);
+    }
+    // What libpmix says of its own accord is for its developers: a client of PMIx 4.2
+    // makes it complain of a message that ends early. Every status is looked at here.
+    if let Ok(nowhere) = std::fs::File::options().write(true).open("/dev/null") {
+        std::env::set_var("PMIX_OUTPUT_STDERR_FD", nowhere.into_raw_fd().to_string());
     }
 }
 

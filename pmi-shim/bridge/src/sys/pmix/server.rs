@@ -13,14 +13,37 @@ use std::sync::{mpsc, OnceLock};
 pub trait Upcalls: Send + Sync {
     /// A rank has connected (`PMIx_Init`).
     fn connected(&self, rank: Rank);
-    /// A rank has left in order (`PMIx_Finalize`).
-    fn finalized(&self, rank: Rank);
+    /// A rank wants to leave in order (`PMIx_Finalize`), and waits for the answer.
+    fn finalized(&self, rank: Rank, farewell: Farewell);
     /// A rank asks for the end of the job (`PMIx_Abort`).
     fn aborted(&self, rank: Rank, code: i32, reason: &str);
     /// All local ranks are at a fence.
     fn fence(&self, fence: Fence, answer: Answer);
     /// What a rank of another node has put is asked for.
     fn wanted(&self, rank: Rank, answer: Answer);
+}
+
+/// A rank that waits to leave. Dropped, it is let go.
+pub struct Farewell {
+    callback: libpmix::pmix_op_cbfunc_t,
+    data: *mut c_void,
+}
+
+// SAFETY: as for `Answer`.
+unsafe impl Send for Farewell {}
+
+impl Farewell {
+    /// Lets it go.
+    pub fn answer(self) {}
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if let Some(callback) = self.callback.take() {
+            // SAFETY: libpmix's own function with its own data, called once.
+            unsafe { callback(Status::SUCCESS.0, self.data) };
+        }
+    }
 }
 
 /// A fence that all local ranks have reached.
@@ -323,14 +346,15 @@ extern "C" fn client_connected(
 extern "C" fn client_finalized(
     name: *const libpmix::pmix_proc_t,
     _object: *mut c_void,
-    _callback: libpmix::pmix_op_cbfunc_t,
-    _data: *mut c_void,
+    callback: libpmix::pmix_op_cbfunc_t,
+    data: *mut c_void,
 ) -> i32 {
     guarded(Status::ERROR.0, || {
+        let farewell = Farewell { callback, data };
         if let (Some(upcalls), Some(rank)) = (UPCALLS.get(), rank_of(name)) {
-            upcalls.finalized(rank);
+            upcalls.finalized(rank, farewell);
         }
-        Status::DONE.0
+        Status::SUCCESS.0
     })
 }
 

@@ -447,7 +447,7 @@ mod tests {
             panic!("{events:?}")
         };
         assert_eq!(said(&mut server, 0), "");
-        server.gathered(&[blob.clone()]).unwrap();
+        server.gathered(std::slice::from_ref(blob)).unwrap();
         assert_eq!(said(&mut server, 0), "cmd=barrier_out rc=0\n");
         assert_eq!(said(&mut server, 1), "cmd=barrier_out rc=0\n");
         server.received(1, b"cmd=get kvsname=job key=a\n");

@@ -176,38 +176,68 @@ fn job(client: &Client) -> Result<Job, String> {
         .filter(|&size| rank < size)
         .ok_or("the launcher's PMIx server does not tell the size of the job")?;
     let layout = layout(client, size)?;
-    let hosts: Option<Vec<String>> = (0..layout.nodes())
-        .map(|node| {
-            let first = *layout.ranks_on(node).first()?;
-            client.text(Of::Rank(first), libpmix::PMIX_HOSTNAME)
-        })
-        .collect();
     let name = client.nspace().to_string_lossy();
     Ok(Job {
         name: name.chars().filter(char::is_ascii_graphic).collect(),
         layout,
         local: vec![rank],
-        hosts: hosts.unwrap_or_default(),
+        // Programs of PMI are not told names.
+        hosts: Vec::new(),
     })
 }
 
-/// Which rank is on which node. Servers tell it in different ways.
+/// Which rank is on which node.
+///
+/// Servers tell it in different ways, and some answer for ranks of other nodes what is
+/// true of their own. All tell which ranks are on this node, and what does not agree
+/// with that is not believed.
 fn layout(client: &Client, size: u32) -> Result<Layout, String> {
-    let peers = [Of::Rank(client.rank()), Of::Job]
+    let rank = client.rank();
+    let peers: Vec<Rank> = [Of::Rank(rank), Of::Job]
         .into_iter()
-        .find_map(|of| client.text(of, libpmix::PMIX_LOCAL_PEERS));
-    if peers.is_some_and(|peers| peers.split(',').count() == size as usize) {
+        .find_map(|of| client.text(of, libpmix::PMIX_LOCAL_PEERS))
+        .map(|peers| {
+            peers
+                .split(',')
+                .filter_map(|peer| peer.trim().parse().ok())
+                .collect()
+        })
+        .ok_or("the launcher's PMIx server does not tell the ranks of this node")?;
+    if peers.len() == size as usize {
         return Layout::on_one_node(size).map_err(|bad| bad.to_string());
     }
+    let mut peers = peers;
+    peers.sort_unstable();
+    [mapping, resolved, numbered]
+        .into_iter()
+        .filter_map(|told| told(client, size))
+        .find(|layout| {
+            let here = layout.node_of(rank).map(|node| layout.ranks_on(node));
+            layout.size() == size && here == Some(&peers)
+        })
+        .ok_or_else(|| "the launcher's PMIx server does not tell the job's nodes".to_owned())
+}
+
+/// In the notation of PMI-1, as Slurm's server has it.
+fn mapping(client: &Client, size: u32) -> Option<Layout> {
+    let text = client.text(Of::Job, libpmix::PMIX_ANL_MAP)?;
+    Layout::from_process_mapping(&text, size).ok()
+}
+
+/// Node by node.
+fn resolved(client: &Client, _size: u32) -> Option<Layout> {
+    let nodes = client.nodes().ok()?;
+    let ranks: Option<Vec<Vec<Rank>>> = nodes
+        .iter()
+        .map(|node| client.ranks_on(node).ok())
+        .collect();
+    Layout::of_ranks(&ranks?).ok()
+}
+
+/// Rank by rank.
+fn numbered(client: &Client, size: u32) -> Option<Layout> {
     let numbers: Option<Vec<u32>> = (0..size)
         .map(|rank| client.number(Of::Rank(rank), libpmix::PMIX_NODEID))
         .collect();
-    if let Some(numbers) = numbers {
-        return Layout::of_nodes(&numbers).map_err(|bad| bad.to_string());
-    }
-    let unknown = |status| format!("the launcher's PMIx server does not tell the nodes: {status}");
-    let nodes = client.nodes().map_err(unknown)?;
-    let ranks: Result<Vec<Vec<Rank>>, Status> =
-        nodes.iter().map(|node| client.ranks_on(node)).collect();
-    Layout::of_ranks(&ranks.map_err(unknown)?).map_err(|bad| bad.to_string())
+    Layout::of_nodes(&numbers?).ok()
 }

@@ -31,7 +31,7 @@ fn main() {
     let environment = Environment::of(&pairs);
     let begin = std::time::Instant::now();
     let host = detect(&environment, |number| inode_of_socket(number).is_some());
-    let changes = host.hygiene(&environment);
+    let changes = host.hygiene(&environment, &pmi_shim::Program::UNKNOWN);
     let taken = begin.elapsed();
 
     let has = |option: &str| std::env::args().any(|argument| argument == option);

@@ -14,6 +14,8 @@
 //!   same path, `--contain` or not;
 //! - [`Host::hygiene`]: the variables that must not enter the image, or must
 //!   enter it with another value;
+//! - [`meet()`]: whether the launcher and the MPI in the image meet directly, over the
+//!   bridge, or not at all;
 //! - [`without_shared_namespace`]: what to set when the ranks of a node cannot
 //!   have one user namespace.
 //!
@@ -25,7 +27,7 @@
 //! let pairs: Vec<(OsString, OsString)> = std::env::vars_os().collect();
 //! let environment = Environment::of(&pairs);
 //! let host = pmi_shim::detect(&environment, |_descriptor| false);
-//! for change in host.hygiene(&environment) {
+//! for change in host.hygiene(&environment, &pmi_shim::Program::UNKNOWN) {
 //!     println!("{}: {}", change.name().to_string_lossy(), change.why());
 //! }
 //! ```
@@ -43,10 +45,11 @@
 mod detect;
 mod directories;
 mod environment;
+mod facts;
 mod host;
 mod hygiene;
 mod identity;
-mod keep;
+mod meet;
 
 pub mod client;
 pub mod core;
@@ -58,6 +61,8 @@ pub mod wire2;
 pub use detect::detect;
 pub use directories::Why;
 pub use environment::Environment;
+pub use facts::{Choice, Client, Facts, Family, Mpi, Program};
 pub use host::{Descriptor, Host, Interface, Launcher, Wire1};
 pub use hygiene::{without_shared_namespace, Change};
 pub use identity::{JobIdentity, Lacks};
+pub use meet::{meet, Bridge, Meeting};

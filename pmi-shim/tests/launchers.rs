@@ -3,62 +3,14 @@
 //! made, and in its second which inherited descriptors were sockets.
 
 use pmi_shim::{
-    detect, without_shared_namespace, Change, Environment, Host, Interface, Lacks, Launcher, Wire1,
+    without_shared_namespace, Change, Environment, Host, Interface, Lacks, Launcher, Program, Wire1,
 };
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-struct Recorded {
-    pairs: Vec<(OsString, OsString)>,
-    sockets: Vec<i32>,
-}
+mod recorded;
 
-impl Recorded {
-    fn environment(&self) -> Environment<'_> {
-        Environment::of(&self.pairs)
-    }
-
-    fn host(&self) -> Host {
-        detect(&self.environment(), |number| self.sockets.contains(&number))
-    }
-
-    fn without_sockets(mut self) -> Self {
-        self.sockets.clear();
-        self
-    }
-
-    fn with(mut self, name: &str, value: &str) -> Self {
-        self.pairs.retain(|(other, _)| other != name);
-        self.pairs.push((name.into(), value.into()));
-        self
-    }
-
-    fn without(mut self, name: &str) -> Self {
-        self.pairs.retain(|(other, _)| other != name);
-        self
-    }
-}
-
-fn recorded(name: &str) -> Recorded {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(format!("{name}.env"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-    let sockets = text
-        .lines()
-        .find_map(|line| line.strip_prefix("# sockets:"))
-        .unwrap_or_else(|| panic!("{path:?} does not say its sockets"))
-        .split_whitespace()
-        .map(|number| number.parse().expect("a descriptor number"))
-        .collect();
-    let pairs = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect();
-    Recorded { pairs, sockets }
-}
+use recorded::{recorded, Recorded};
 
 /// The whole name of the job, with stand-ins for what the system would be asked.
 fn job(name: &str) -> String {
@@ -602,7 +554,7 @@ fn munge_is_visible_only_where_the_user_chose_it() {
 fn changes(recorded: &Recorded) -> Vec<String> {
     recorded
         .host()
-        .hygiene(&recorded.environment())
+        .hygiene(&recorded.environment(), &Program::UNKNOWN)
         .iter()
         .map(line)
         .collect()
@@ -679,6 +631,7 @@ fn an_outer_launchers_interface_does_not_enter() {
             "-PMIX_SERVER_URI3",
             "-PMIX_SERVER_URI4",
             "-PMIX_SERVER_URI41",
+            "-SLURM_MPI_TYPE",
         ]
     );
     assert_eq!(

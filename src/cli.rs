@@ -424,6 +424,16 @@ pub struct Entering {
     #[arg(long, help_heading = "Namespaces", env = "SINGULARITY_SETUID", hide_env_values = true, value_parser = FalseyValueParser::new(), conflicts_with = "userns")]
     pub setuid: bool,
 
+    /// How a rank's launcher and its MPI meet: directly, else over a bridge, else not at all (auto); directly only (pass); over the bridge wherever there is one (bridge); off leaves variables alone too
+    #[arg(
+        long,
+        help_heading = "MPI",
+        value_name = "auto|pass|bridge|off",
+        env = "SINGULARITY_MPI",
+        hide_env_values = true
+    )]
+    pub mpi: Option<OsString>,
+
     /// Print what would be done, step by step, and do nothing
     #[arg(long, help_heading = "Looking closer", env = "SINGULARITY_DRY_RUN", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub dry_run: bool,

@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod cmd;
 pub mod env_file;
+pub mod libexec;
 pub mod log;
 pub mod manual;
 pub mod output;

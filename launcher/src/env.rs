@@ -6,7 +6,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use pmi_shim::Change;
+use pmi_shim::seat::{Seat, Unset};
+use pmi_shim::{Change, Program};
 
 use crate::error::shown;
 use crate::host::Host;
@@ -60,6 +61,45 @@ impl Environment {
         all
     }
 
+    /// The value a program finds, as far as the image's scripts do not change it.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        let is_it = |pair: &&(OsString, OsString)| pair.0 == name;
+        let found = self.overrides.iter().rev().find(is_it);
+        let found = found.or_else(|| self.base.iter().find(is_it));
+        found.map(|(_, value)| value.as_os_str())
+    }
+
+    /// Carries out changes; what the user set by name stays.
+    pub fn apply(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Drop { name, why } => {
+                    tracing::debug!("variable {} is dropped: {why}", shown(name.as_ref()));
+                    self.base.retain(|(n, _)| *n != name);
+                }
+                Change::Set { name, value, why } => {
+                    tracing::debug!("variable {} is set: {why}", shown(name.as_ref()));
+                    set(&mut self.base, &name, value);
+                }
+            }
+        }
+    }
+
+    /// Does what a seat at the bridge asks for.
+    pub(crate) fn take_seat(&mut self, seat: &Seat) {
+        let goes = |name: &OsStr| {
+            seat.unset.iter().any(|unset| match unset {
+                Unset::Name(other) => name == other.as_str(),
+                Unset::Prefix(prefix) => name.as_bytes().starts_with(prefix.as_bytes()),
+            })
+        };
+        self.base.retain(|(name, _)| !goes(name));
+        for (name, value) in &seat.set {
+            tracing::debug!("variable {name} is set: the bridge's");
+            set(&mut self.base, OsStr::new(name), value.into());
+        }
+    }
+
     /// Makes a variable the very first, or sees to it that it is not there.
     pub(crate) fn mark(&mut self, name: &str, value: Option<String>) {
         self.base.retain(|(other, _)| other != name);
@@ -80,17 +120,27 @@ fn set(environment: &mut Vec<(OsString, OsString)>, name: &OsStr, value: OsStrin
 ///
 /// `own_namespace`: this rank shares its user namespace with no other, so shared
 /// memory between ranks has to go another way.
-pub fn hygiene(request: &Request, host: &Host, own_namespace: bool) -> Vec<Change> {
+pub fn hygiene(
+    request: &Request,
+    host: &Host,
+    program: &Program,
+    own_namespace: bool,
+) -> Vec<Change> {
     let environment = pmi_shim::Environment::of(&host.environment);
-    let mut changes = request.launcher.hygiene(&environment);
+    if !request.mpi.hygiene || request.mpi.choice == pmi_shim::Choice::Off {
+        // The host's library path is wrong in every image, with or without MPI.
+        return pmi_shim::Host::nobody().hygiene(&environment, program);
+    }
+    let mut changes = request.launcher.hygiene(&environment, program);
     if own_namespace && request.launcher.is_rank() {
         changes.extend(pmi_shim::without_shared_namespace(&environment));
     }
     changes
 }
 
-/// Composes the environment; `own_namespace` as for [`hygiene`].
-pub fn compose(request: &Request, plan: &Plan, host: &Host, own_namespace: bool) -> Environment {
+/// Composes the environment, but for [`hygiene`], which takes knowing the program,
+/// which is looked for in this environment: see [`Environment::apply`].
+pub fn compose(request: &Request, plan: &Plan, host: &Host) -> Environment {
     let choice = &request.environment;
     let mut base = Vec::with_capacity(host.environment.len() + 8);
     let mut overrides = Vec::new();
@@ -109,23 +159,6 @@ pub fn compose(request: &Request, plan: &Plan, host: &Host, own_namespace: bool)
             }
         } else if gets_in(request, name) {
             base.push((name.clone(), value.clone()));
-        }
-    }
-    if own_namespace && request.launcher.is_rank() {
-        tracing::info!(
-            "this rank shares its user namespace with no other; MPI is told not to copy between ranks' memory"
-        );
-    }
-    for change in hygiene(request, host, own_namespace) {
-        match change {
-            Change::Drop { name, why } => {
-                tracing::debug!("variable {} is dropped: {why}", shown(name.as_ref()));
-                base.retain(|(n, _)| *n != name);
-            }
-            Change::Set { name, value, why } => {
-                tracing::debug!("variable {} is set: {why}", shown(name.as_ref()));
-                set(&mut base, &name, value);
-            }
         }
     }
     set(&mut base, OsStr::new("PATH"), path);

@@ -29,49 +29,52 @@ pub struct Command {
     environment: Vec<(OsString, OsString)>,
 }
 
-/// What a test that is not there comes to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Resolved {
-    /// Execute this.
-    Command(Command),
-    /// The image has no test, which is no failure.
-    NoTest,
-}
-
 const RUNSCRIPTS: [&str; 2] = ["/.singularity.d/runscript", "/singularity"];
 const TESTS: [&str; 2] = ["/.singularity.d/test", "/.test"];
 
-/// Finds what the request's entry means in the image, whose root is this
-/// process's root.
+/// The words that the request's entry means in the image, whose root is this process's
+/// root; `None` for a test that is not there.
 ///
 /// # Errors
 /// An image without a runscript.
-pub fn resolve(request: &Request, environment: Environment) -> Result<Resolved, Error> {
-    let mut command = match &request.entry {
-        Entry::Exec(words) => Command::new(words.clone(), &environment),
+pub fn words(request: &Request) -> Result<Option<Vec<OsString>>, Error> {
+    Ok(match &request.entry {
+        Entry::Exec(words) => Some(words.clone()),
         Entry::Run(arguments) => {
             let script = first_present(&RUNSCRIPTS).ok_or_else(|| {
                 Error::new(format!("run {}", shown(request.image.path())), "the image has no runscript")
                     .kind(Kind::CommandNotFound)
                     .hint("use singularity exec IMAGE COMMAND, or put a script at /singularity in the image")
             })?;
-            Command::new(with_arguments(script, arguments), &environment)
+            Some(with_arguments(script, arguments))
         }
-        Entry::Test(arguments) => match first_present(&TESTS) {
-            Some(script) => Command::new(with_arguments(script, arguments), &environment),
-            None => return Ok(Resolved::NoTest),
-        },
-        Entry::Shell { program, arguments } => {
-            shell(request, program.as_deref(), arguments, &environment)
+        Entry::Test(arguments) => {
+            first_present(&TESTS).map(|script| with_arguments(script, arguments))
         }
-    };
+        Entry::Shell { program, arguments } => Some(shell(program.as_deref(), arguments)),
+    })
+}
+
+/// The command that these words are with this environment.
+///
+/// # Errors
+/// What is wrong with a command that scripts of the image would execute.
+pub fn resolve(
+    request: &Request,
+    words: Vec<OsString>,
+    environment: &Environment,
+) -> Result<Command, Error> {
+    let mut command = Command::new(words, environment);
+    if matches!(request.entry, Entry::Shell { .. }) {
+        command.set_prompt(request);
+    }
     if !request.environment.ignore_image {
         let files = scripts::environment_scripts();
         if !files.is_empty() {
-            command = command.after_sourcing(&files, &environment)?;
+            command = command.after_sourcing(&files, environment)?;
         }
     }
-    Ok(Resolved::Command(command))
+    Ok(command)
 }
 
 fn with_arguments(script: &str, arguments: &[OsString]) -> Vec<OsString> {
@@ -87,12 +90,7 @@ fn first_present(candidates: &[&'static str]) -> Option<&'static str> {
         .copied()
 }
 
-fn shell(
-    request: &Request,
-    wanted: Option<&OsStr>,
-    arguments: &[OsString],
-    environment: &Environment,
-) -> Command {
+fn shell(wanted: Option<&OsStr>, arguments: &[OsString]) -> Vec<OsString> {
     let program = wanted.map_or_else(
         || {
             if Path::new("/bin/bash").exists() {
@@ -109,15 +107,7 @@ fn shell(
         words.push("--norc".into());
     }
     words.extend(arguments.iter().cloned());
-    let mut command = Command::new(words, environment);
-    if !command.environment.iter().any(|(name, _)| name == "PS1") {
-        let mut prompt = OsString::from("Singularity ");
-        prompt.push(request.image.name());
-        // bash and busybox replace it by the current directory.
-        prompt.push(":\\w> ");
-        command.environment.push(("PS1".into(), prompt));
-    }
-    command
+    words
 }
 
 impl Command {
@@ -127,6 +117,18 @@ impl Command {
             arguments: words,
             environment: environment.merged(),
         }
+    }
+
+    /// Has the shell say which image it is in, unless the user has a prompt.
+    fn set_prompt(&mut self, request: &Request) {
+        if self.environment.iter().any(|(name, _)| name == "PS1") {
+            return;
+        }
+        let mut prompt = OsString::from("Singularity ");
+        prompt.push(request.image.name());
+        // bash and busybox replace it by the current directory.
+        prompt.push(":\\w> ");
+        self.environment.push(("PS1".into(), prompt));
     }
 
     /// The same command, executed by the image's shell after it has read the

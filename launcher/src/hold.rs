@@ -10,6 +10,7 @@
 //! and the sources of binds, looking up and making mount points. Only mounting is
 //! root's.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -25,6 +26,7 @@ use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
 use nix::sys::stat::Mode;
 
 use crate::audit;
+use crate::bridge::Helper;
 use crate::env::{self, Environment};
 use crate::error::{shown, Error, Kind, Step};
 use crate::host::Host;
@@ -51,6 +53,8 @@ pub struct HeldNamespace {
     namespace: OwnedFd,
     request: Request,
     plan: Plan,
+    /// Opened where it can be seen: the image does not have it.
+    helper: Option<Helper>,
 }
 
 /// Opens the image at `path` with the rights of `user`, prepares a namespace for
@@ -100,10 +104,12 @@ pub fn prepare(
             let plan = plan::build(&request, host);
             log.options(plan.fingerprint());
             log.write(&audit::Outcome::Started);
+            let helper = Helper::open(request.mpi.libexec.as_deref(), true);
             Ok(HeldNamespace {
                 namespace,
                 request,
                 plan,
+                helper,
             })
         }
     }
@@ -136,11 +142,25 @@ impl HeldNamespace {
         crate::start_in(&self.plan, &self.request)
     }
 
-    /// The environment of a program in it; `host` has the variables the program
-    /// would have had outside, `launcher` is what these say of the job's launcher.
-    pub fn environment(&mut self, host: &Host, launcher: pmi_shim::Host) -> Environment {
+    /// The environment of the program in it that `words` start, which meets the job's
+    /// launcher by it; `host` has the variables the program would have had outside,
+    /// `launcher` is what these say of the job's launcher. As the user, in the namespace.
+    ///
+    /// # Errors
+    /// Launcher and program cannot meet.
+    pub fn environment(
+        &mut self,
+        host: &Host,
+        launcher: pmi_shim::Host,
+        words: &[OsString],
+        leave_out: impl Fn(&mut Environment),
+    ) -> Result<Environment, Error> {
         self.request.launcher = launcher;
-        env::compose(&self.request, &self.plan, host, false)
+        let mut environment = env::compose(&self.request, &self.plan, host);
+        leave_out(&mut environment);
+        let helper = self.helper.as_ref();
+        crate::meet(&self.request, host, words, &mut environment, false, helper)?;
+        Ok(environment)
     }
 }
 

@@ -14,6 +14,7 @@
 mod accounts;
 mod audit;
 pub mod bind;
+mod bridge;
 mod dev;
 pub mod env;
 mod error;
@@ -25,6 +26,7 @@ pub mod host;
 mod join;
 pub mod kernel;
 pub mod lock;
+pub mod meeting;
 mod mount;
 mod namespace;
 mod pid;
@@ -44,6 +46,8 @@ mod tree;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use pmi_shim::Meeting;
+
 pub use error::{Error, Kind};
 pub use hold::HeldNamespace;
 pub use host::Host;
@@ -53,7 +57,6 @@ pub use privilege::User;
 pub use request::Request;
 pub use scripts::{environment_scripts, is_shell_name, quoted, sourcing};
 
-use crate::exec::Resolved;
 use crate::request::Share;
 use crate::timing::Timing;
 
@@ -83,6 +86,16 @@ pub fn launch(
         tracing::debug!("{step}");
     }
     timing.phase("plan");
+    // The image has none.
+    let helper = needs_bridge(request)
+        .then(|| {
+            let alone = request
+                .launcher
+                .interfaces
+                .contains(&pmi_shim::Interface::SlurmPmi1);
+            bridge::Helper::open(request.mpi.libexec.as_deref(), alone)
+        })
+        .flatten();
     let entered = enter(request, &plan, host, &mut timing)?;
     // What root did for the user is done; all else the user does.
     let early = if host.acts_for_user() {
@@ -91,16 +104,22 @@ pub fn launch(
         None
     };
     start_in(&plan, request)?;
-    let own_namespace = plan.has_user_namespace() && entered.shared.is_none();
-    let mut environment = env::compose(request, &plan, host, own_namespace);
-    environment.mark(join::VARIABLE, entered.shared.map(join::variable_here));
-    let command = match exec::resolve(request, environment)? {
-        Resolved::Command(command) => command,
-        Resolved::NoTest => {
-            tracing::warn!("{} has no test", error::shown(request.image.path()));
-            return Ok(());
-        }
+    let Some(words) = exec::words(request)? else {
+        tracing::warn!("{} has no test", error::shown(request.image.path()));
+        return Ok(());
     };
+    let own_namespace = plan.has_user_namespace() && entered.shared.is_none();
+    let mut environment = env::compose(request, &plan, host);
+    meet(
+        request,
+        host,
+        &words,
+        &mut environment,
+        own_namespace,
+        helper.as_ref(),
+    )?;
+    environment.mark(join::VARIABLE, entered.shared.map(join::variable_here));
+    let command = exec::resolve(request, words, &environment)?;
     let proof = match early {
         Some(proof) => proof,
         None => privilege::drop_for_good(host.is_root())?,
@@ -112,6 +131,85 @@ pub fn launch(
         inside.start()?;
     }
     Err(command.execute(proof))
+}
+
+/// Whether the program may have to be seated at the bridge.
+fn needs_bridge(request: &Request) -> bool {
+    let choice = request.mpi.choice;
+    request.launcher.is_rank()
+        && matches!(choice, pmi_shim::Choice::Auto | pmi_shim::Choice::Bridge)
+}
+
+/// Makes launcher and program meet: the environment is made right, and where they speak
+/// different languages the program gets a seat at the bridge. Inside the image.
+///
+/// # Errors
+/// They cannot meet.
+fn meet(
+    request: &Request,
+    host: &Host,
+    words: &[std::ffi::OsString],
+    environment: &mut env::Environment,
+    own_namespace: bool,
+    helper: Option<&bridge::Helper>,
+) -> Result<(), Error> {
+    let program = match meeting::is_asked(&request.launcher, &request.mpi) {
+        true => meeting::program_here(words, environment, image::mpi::Depth::Quick),
+        false => pmi_shim::Program::UNKNOWN,
+    };
+    if own_namespace && request.launcher.is_rank() {
+        tracing::info!(
+            "this rank shares its user namespace with no other; MPI is told not to copy between ranks' memory"
+        );
+    }
+    let changes = env::hygiene(request, host, &program, own_namespace);
+    let name = match &program {
+        pmi_shim::Program::With(mpi) => mpi.shown.clone(),
+        pmi_shim::Program::Perhaps(candidates) => candidates
+            .first()
+            .map(|mpi| mpi.shown.clone())
+            .unwrap_or_default(),
+        pmi_shim::Program::Without => String::new(),
+    };
+    let meeting = meeting::decide(&request.launcher, program, &request.mpi, helper.is_some());
+    let bridge = match meeting {
+        Meeting::Pass { .. } => {
+            environment.apply(changes);
+            return Ok(());
+        }
+        Meeting::Refuse { line, hint } => {
+            let program = words
+                .first()
+                .map(std::path::Path::new)
+                .unwrap_or("".as_ref());
+            return Err(Error::new(format!("start {}", error::shown(program)), line).hint(hint));
+        }
+        Meeting::Bridge { bridge, .. } => bridge,
+    };
+    let Some(helper) = helper else {
+        return Ok(());
+    };
+    let job = request
+        .launcher
+        .job
+        .as_ref()
+        .map_or_else(String::new, |job| {
+            job.complete(inode_of, join::session_starter)
+        });
+    let place = bridge::take(
+        helper,
+        bridge,
+        &bridge::Asking {
+            launcher: &request.launcher,
+            job: &job,
+            mpi: &name,
+            host,
+            hygiene: &changes,
+        },
+    )?;
+    environment.apply(changes);
+    environment.take_seat(&place.hand_on()?);
+    Ok(())
 }
 
 struct Entered {

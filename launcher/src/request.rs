@@ -189,6 +189,27 @@ pub struct EnvironmentChoice {
     pub set: Vec<(OsString, OsString)>,
 }
 
+/// What is wanted of the meeting between the host's launcher and the image's MPI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MpiChoice {
+    /// How they meet.
+    pub choice: pmi_shim::Choice,
+    /// Whether the environment is made right for the two.
+    pub hygiene: bool,
+    /// The directory that the bridge's helper is installed in; `None` if nobody knows.
+    pub libexec: Option<PathBuf>,
+}
+
+impl Default for MpiChoice {
+    fn default() -> Self {
+        Self {
+            choice: pmi_shim::Choice::Auto,
+            hygiene: true,
+            libexec: None,
+        }
+    }
+}
+
 /// Everything the launcher needs to know to put a command into an image.
 #[derive(Debug)]
 pub struct Request {
@@ -226,6 +247,8 @@ pub struct Request {
     pub launcher: Launcher,
     /// What the site says.
     pub site: Site,
+    /// The meeting of launcher and MPI.
+    pub mpi: MpiChoice,
     /// Print one line of phases with their durations at the end of set-up.
     pub timing: bool,
 }
@@ -251,6 +274,7 @@ impl Request {
             share: Share::default(),
             launcher,
             site: Site::default(),
+            mpi: MpiChoice::default(),
             timing: false,
         }
     }

@@ -4,6 +4,7 @@
 //! before it executes the command. Never: reads what is in them.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Read as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
@@ -109,6 +110,66 @@ pub fn executing(
     (text, set)
 }
 
+/// What a search path is after the scripts, as far as they set it in plain words:
+/// `NAME=VALUE`, exported or not, where VALUE is text and the variable itself. A guess,
+/// for finding the program that will be executed; `now` is its value before.
+pub fn assigned(name: &str, now: Option<OsString>, scripts: &[PathBuf]) -> Option<OsString> {
+    const LARGEST: u64 = 64 << 10;
+    let mut value = now;
+    for script in scripts {
+        let mut text = Vec::new();
+        let read =
+            std::fs::File::open(script).and_then(|file| file.take(LARGEST).read_to_end(&mut text));
+        if read.is_err() {
+            continue;
+        }
+        for line in text.split(|&byte| byte == b'\n') {
+            let line = line.trim_ascii();
+            let line = line.strip_prefix(b"export ").unwrap_or(line).trim_ascii();
+            let Some(given) = line.strip_prefix(name.as_bytes()) else {
+                continue;
+            };
+            let Some(given) = given.strip_prefix(b"=") else {
+                continue;
+            };
+            let given = given.strip_suffix(b";").unwrap_or(given);
+            value = Some(expanded(given, name, value.as_deref().unwrap_or_default()));
+        }
+    }
+    value
+}
+
+/// The value with its quotes off and the variable itself put in; directories that other
+/// variables are in are left out.
+fn expanded(given: &[u8], name: &str, now: &OsStr) -> OsString {
+    let bare: Vec<u8> = given
+        .iter()
+        .copied()
+        .filter(|byte| !b"\"'".contains(byte))
+        .collect();
+    let own = [
+        format!("${name}"),
+        format!("${{{name}}}"),
+        format!("${{{name}:-}}"),
+    ];
+    let mut parts = Vec::new();
+    // `${PATH:+:$PATH}` and the like hold colons of their own.
+    let text = String::from_utf8_lossy(&bare)
+        .replace(&format!("${{{name}:+:${name}}}"), &format!(":${name}"));
+    for part in text.split(':') {
+        if own.iter().any(|form| form == part) || part.starts_with(&format!("${{{name}")) {
+            parts.extend(
+                now.as_bytes()
+                    .split(|&byte| byte == b':')
+                    .map(<[u8]>::to_vec),
+            );
+        } else if !part.contains('$') && !part.contains('}') {
+            parts.push(part.as_bytes().to_vec());
+        }
+    }
+    OsString::from_vec(parts.join(&b':'))
+}
+
 /// Whether a shell can have a variable of this name.
 pub fn is_shell_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
@@ -147,6 +208,35 @@ mod tests {
             .output()
             .unwrap();
         assert_eq!(output.stdout, nasty.into_vec());
+    }
+
+    #[test]
+    fn a_search_path_that_a_script_sets_in_plain_words_is_known() {
+        let directory = std::env::temp_dir().join(format!("paths-test-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let script = directory.join("10-paths.sh");
+        let after = |text: &str| {
+            std::fs::write(&script, text).unwrap();
+            let found = assigned("PATH", Some("/bin".into()), std::slice::from_ref(&script));
+            found.unwrap().into_string().unwrap()
+        };
+        for (text, expected) in [
+            ("export PATH=/opt/bin:$PATH\n", "/opt/bin:/bin"),
+            (
+                "PATH=\"/opt/bin:${PATH}\"; \nexport PATH\n",
+                "/opt/bin:/bin",
+            ),
+            ("export PATH=${PATH:-}:/opt/bin", "/bin:/opt/bin"),
+            ("export PATH=/a${PATH:+:$PATH}", "/a:/bin"),
+            (
+                "export PATH=/opt/bin\nexport PATH=$PATH:$OTHER/bin",
+                "/opt/bin",
+            ),
+            ("MYPATH=/x\nexport LD_LIBRARY_PATH=/y", "/bin"),
+        ] {
+            assert_eq!(after(text), expected, "{text}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

@@ -25,17 +25,18 @@ use nix::fcntl::{fcntl, FcntlArg, OFlag, SealFlag};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::resource::{getrlimit, Resource};
 use nix::unistd::pipe2;
+use pmi_shim::Choice;
 
 use self::parts::{
     access, account, at_most_one, binds, entry, entry_bytes, groups, home, host_path, image_path,
-    item, items, limits, list, pairs, path_bytes, read_pairs, share, without, words,
+    item, items, limits, list, mpi, pairs, path_bytes, read_pairs, share, without, words,
 };
 use crate::error::{Error, Step};
 use crate::fds;
 use crate::host::{Host, KnownAccounts};
 use crate::request::{
-    Access, Bind, Entry, EnvironmentChoice, Home, HostPath, ImagePath, Request, Share, Standard,
-    Unshared,
+    Access, Bind, Entry, EnvironmentChoice, Home, HostPath, ImagePath, MpiChoice, Request, Share,
+    Standard, Unshared,
 };
 use crate::site::Site;
 
@@ -65,6 +66,7 @@ pub struct Sealed {
     without: Vec<Standard>,
     environment: EnvironmentChoice,
     share: Share,
+    mpi: (Choice, bool),
     timing: bool,
     /// How much is said: 0 for errors only, to 4 for everything.
     pub verbosity: u8,
@@ -103,6 +105,7 @@ fields! {
     IMAGE = 1, ENTRY = 2, BINDS = 3, HOME = 4, WORKDIR = 5, SCRATCH = 6, PWD = 7,
     SWITCHES = 8, HOSTNAME = 9, ACCESS = 10, WITHOUT = 11, SET = 12, SHARE = 13,
     VERBOSITY = 14, LIMITS = 15, CLOSED = 20, USER_HOME = 16, VARIABLES = 17, ACCOUNT = 18, GROUPS = 19,
+    MPI = 21,
 }
 
 /// The bits of the field SWITCHES.
@@ -136,6 +139,7 @@ impl Sealed {
             without: request.without.clone(),
             environment: request.environment.clone(),
             share: request.share.clone(),
+            mpi: (request.mpi.choice, request.mpi.hygiene),
             timing: request.timing,
             verbosity,
             limits,
@@ -181,6 +185,14 @@ impl Sealed {
             environment: self.environment,
             share: if site.share { self.share } else { Share::Off },
             site,
+            mpi: MpiChoice {
+                choice: self.mpi.0,
+                hygiene: self.mpi.1,
+                // Beside the starter, whatever the caller's environment says.
+                libexec: std::env::current_exe()
+                    .ok()
+                    .and_then(|own| own.parent().map(PathBuf::from)),
+            },
             timing: self.timing,
             ..Request::new(image, self.entry, launcher)
         };
@@ -303,6 +315,11 @@ impl Sealed {
             Share::Name(name) => vec![vec![2], name.as_bytes().to_vec()],
         };
         put(SHARE, &list(share));
+        let (choice, hygiene) = self.mpi;
+        put(
+            MPI,
+            &list([choice.name().as_bytes().to_vec(), vec![u8::from(hygiene)]]),
+        );
         put(VERBOSITY, &[self.verbosity]);
         put(CLOSED, &[self.closed]);
         let (files, size, umask) = self.limits;
@@ -379,6 +396,7 @@ impl Sealed {
                 ..EnvironmentChoice::default()
             },
             share: share(field(SHARE)?)?,
+            mpi: mpi(field(MPI)?)?,
             timing: false,
             verbosity: byte(VERBOSITY)?,
             limits: limits(field(LIMITS)?)?,
@@ -474,6 +492,7 @@ mod tests {
                 set: vec![("A".into(), "=1".into())],
             },
             share: Share::Name("j".into()),
+            mpi: (Choice::Bridge, false),
             timing: true,
             verbosity: 3,
             limits: (7, u64::MAX, 0o27),

@@ -112,6 +112,11 @@ impl Host {
         }
     }
 
+    /// What is found out where nobody launched us.
+    pub fn nobody() -> Self {
+        Host::none()
+    }
+
     /// Whether a launcher started this process as one of its ranks.
     ///
     /// A shell in `salloc` or the script of `sbatch` is not one. A program that

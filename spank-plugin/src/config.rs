@@ -27,7 +27,7 @@ pub struct Known {
 }
 
 /// All of them.
-pub static TABLE: [Known; 11] = [
+pub static TABLE: [Known; 13] = [
     Known {
         name: "image",
         form: "PATH",
@@ -145,6 +145,27 @@ pub static TABLE: [Known; 11] = [
         },
     },
     Known {
+        name: "mpi",
+        form: "auto|pass|bridge|off",
+        default: "what singularity.conf says",
+        meaning: "How srun's process-management interface and the MPI of the image meet, where a step's SINGULARITY_MPI does not say; see singularity(1), --mpi.",
+        take: |config, value| {
+            let choice = pmi_shim::Choice::named(value).ok_or("auto, pass, bridge or off")?;
+            config.mpi = Some(choice);
+            Ok(())
+        },
+    },
+    Known {
+        name: "mpi-hygiene",
+        form: "on|off",
+        default: "on",
+        meaning: "Whether variables are dropped and set to make the two fit: see SINGULARITY_MPI_HYGIENE.",
+        take: |config, value| {
+            config.mpi_hygiene = either(value, "on", "off").ok_or("on or off")?;
+            Ok(())
+        },
+    },
+    Known {
         name: "test-panic",
         form: "HOOK",
         default: "none",
@@ -177,6 +198,10 @@ pub struct Config {
     pub batch_in_image: bool,
     /// Whether the image is looked at where the job is submitted.
     pub check_on_submit: bool,
+    /// How launcher and MPI meet; `None`: as singularity.conf says.
+    pub mpi: Option<pmi_shim::Choice>,
+    /// Whether the environment is made right for the two.
+    pub mpi_hygiene: bool,
     /// The hook that panics.
     pub test_panic: Option<String>,
 }
@@ -193,6 +218,8 @@ impl Default for Config {
             command: None,
             batch_in_image: false,
             check_on_submit: true,
+            mpi: None,
+            mpi_hygiene: true,
             test_panic: None,
         }
     }
@@ -325,6 +352,8 @@ mod tests {
             "command=/c",
             "batch-script=image",
             "check-image=node",
+            "mpi=pass",
+            "mpi-hygiene=off",
         ]);
         assert_eq!(mistake, None);
         assert_eq!(
@@ -336,6 +365,10 @@ mod tests {
         assert_eq!(config.images.owners, owners);
         assert_eq!(config.binds.len(), 2);
         assert_eq!(config.kernel_mounts, [FileSystem::Erofs]);
+        assert_eq!(
+            (config.mpi, config.mpi_hygiene),
+            (Some(pmi_shim::Choice::Pass), false)
+        );
         assert!(config.prefix && config.batch_in_image && !config.check_on_submit);
     }
 

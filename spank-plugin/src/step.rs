@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 
 use image::Shown;
 use launcher::hold::{self, HeldNamespace};
-use launcher::request::{Bind, HostPath, ImagePath};
+use launcher::request::{Bind, HostPath, ImagePath, MpiChoice};
 use launcher::{Error, Host, Kind, User};
 use nix::sys::socket::{getsockname, UnixAddr};
+use pmi_shim::Choice;
 
 use crate::client::{base_name, is_ours, MULTI_PROG, TASK_PROLOG};
+use crate::config::Config;
 use crate::ffi::Spank;
 use crate::hooks::Plugin;
 use crate::options::{Id, Typed};
@@ -181,6 +183,7 @@ fn hold(
     let mut site = launcher::site::load()?;
     // What plugstack.conf and Slurm bind is no user's wish.
     site.user_binds |= !settings.asks_for_binds();
+    let mpi = mpi(config, &site, &host.environment)?;
     hold::prepare(user, &settings.image, &host, site.audit, |image| {
         config.images.judge(&image, user.uid, user.gid)?;
         let file_system = image.root().map(|root| root.filesystem);
@@ -195,6 +198,7 @@ fn hold(
             _ => {
                 let mut request = settings.request(image, &config.binds, launcher.clone());
                 request.site = site.clone();
+                request.mpi = mpi.clone();
                 request.binds.extend(script.clone());
                 // Slurm changes to the step's directory in the image before we start
                 // the program elsewhere, and complains if it is not there.
@@ -204,6 +208,37 @@ fn hold(
                 Ok(request)
             }
         }
+    })
+}
+
+/// How the step's ranks meet srun: as the user says, else as the site does.
+fn mpi(
+    config: &Config,
+    site: &launcher::site::Site,
+    environment: &[(OsString, OsString)],
+) -> Result<MpiChoice, Error> {
+    let said = variable(environment, "SINGULARITY_MPI").filter(|value| !value.is_empty());
+    let choice = match said {
+        None => config.mpi.unwrap_or(site.mpi),
+        Some(value) => Choice::named(value).ok_or_else(|| {
+            Error::new(
+                format!("SINGULARITY_MPI={}", Shown::new(value)),
+                "no such way",
+            )
+            .hint("auto, pass, bridge or off")
+        })?,
+    };
+    let off = variable(environment, "SINGULARITY_MPI_HYGIENE").is_some_and(|value| value == "off");
+    // PREFIX/bin/singularity and PREFIX/libexec/singularity.
+    let command = prefix::command(config).ok();
+    let above = command
+        .as_deref()
+        .and_then(Path::parent)
+        .and_then(Path::parent);
+    Ok(MpiChoice {
+        choice,
+        hygiene: config.mpi_hygiene && site.mpi_hygiene && !off,
+        libexec: above.map(|above| above.join("libexec/singularity")),
     })
 }
 

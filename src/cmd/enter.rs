@@ -8,13 +8,15 @@ use image::{Image, Shown};
 use launcher::bind;
 use launcher::fds;
 use launcher::request::{
-    Access, Entry, EnvironmentChoice, Home, HostPath, ImagePath, Share, Standard, Unshared,
+    Access, Entry, EnvironmentChoice, Home, HostPath, ImagePath, MpiChoice, Share, Standard,
+    Unshared,
 };
-use launcher::{env, plan, policy, site, Error, Host, Request};
+use launcher::{env, meeting, plan, policy, site, Error, Host, Request};
+use pmi_shim::{Choice, Meeting, Program};
 
 use crate::cli::Entering;
-use crate::cmd::builder;
 use crate::env_file;
+use crate::libexec::libexec;
 use crate::{log, output};
 
 /// The image, and the words after it.
@@ -79,7 +81,7 @@ fn starter(way: Way, request: &Request, host: &Host) -> Result<Option<PathBuf>, 
     if way == Way::UserNamespace || host.is_root() {
         return Ok(None);
     }
-    let path = builder::libexec()?.join(launcher::starter::NAME);
+    let path = libexec()?.join(launcher::starter::NAME);
     let reason = if !request.site.allow_setuid {
         Error::new("--setuid", "this site does not allow the set-id starter")
             .hint(format!("'allow setuid' in {} is the reason", site::PATH))
@@ -150,9 +152,29 @@ fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result
             Some(b"off") => Share::Off,
             Some(name) => Share::Name(OsStr::from_bytes(name).to_owned()),
         },
+        mpi: mpi(&options, host, &site)?,
         site,
         timing: options.timing,
         ..Request::new(image, entry, launcher)
+    })
+}
+
+/// How launcher and MPI meet: as the user says, else as the site does.
+fn mpi(options: &Entering, host: &Host, site: &site::Site) -> Result<MpiChoice, Error> {
+    let choice = match options.mpi.as_deref() {
+        None => site.mpi,
+        Some(name) => Choice::named(name).ok_or_else(|| {
+            Error::new(format!("--mpi {}", Shown::new(name)), "no such way")
+                .hint("auto, pass, bridge or off")
+        })?,
+    };
+    Ok(MpiChoice {
+        choice,
+        hygiene: site.mpi_hygiene
+            && host
+                .variable("SINGULARITY_MPI_HYGIENE")
+                .is_none_or(|value| value != "off"),
+        libexec: libexec().ok(),
     })
 }
 
@@ -287,7 +309,8 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
         .collect();
     places.dedup();
     let apart = request.share == Share::Off && plan.has_user_namespace();
-    let variables = env::hygiene(request, host, apart)
+    let (program, meeting) = met(request, host, &plan);
+    let variables = env::hygiene(request, host, &program, apart)
         .into_iter()
         .map(|change| {
             let action = if change.value().is_some() {
@@ -300,7 +323,8 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
                 Shown::new(change.name()),
                 change.why()
             )
-        });
+        })
+        .chain(kept(request, host));
     let sharing = match (&request.share, &request.launcher.job) {
         (Share::Off, _) => "no other process".to_owned(),
         (Share::Name(name), _) => format!("processes of yours that share {}", Shown::new(name)),
@@ -318,6 +342,7 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
             "start in the first that exists of {}",
             places.join(", ")
         )])
+        .chain(meeting)
         .chain(variables)
         .chain([
             if host.is_root() {
@@ -332,6 +357,81 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
         text.push_str(&format!("{:2}  {line}\n", number + 1));
     }
     output::print(&text)
+}
+
+/// What is known of the program without entering the image, and how it would meet its
+/// launcher, in words; none where no launcher started this.
+fn met(request: &Request, host: &Host, plan: &plan::Plan) -> (Program, Option<String>) {
+    if !meeting::is_asked(&request.launcher, &request.mpi) {
+        return (Program::UNKNOWN, None);
+    }
+    let words = match &request.entry {
+        Entry::Exec(words) => words.as_slice(),
+        _ => &[],
+    };
+    let later = |why: &str| Some(format!("decide how launcher and program meet {why}"));
+    if !request.image.is_directory() || words.is_empty() {
+        return (Program::UNKNOWN, later("when the image is entered"));
+    }
+    let Ok(root) = image::mpi::Root::open(request.image.path()) else {
+        return (Program::UNKNOWN, later("when the image is entered"));
+    };
+    let environment = env::compose(request, plan, host);
+    let directory = plan.working_directory.first();
+    let program = meeting::program_in(
+        &root,
+        &image::mpi::Question {
+            words,
+            path: environment.get("PATH").unwrap_or_default(),
+            library_path: environment.get("LD_LIBRARY_PATH"),
+            directory: directory.map_or(Path::new("/"), |path| path.as_path()),
+            depth: image::mpi::Depth::Thorough,
+        },
+    );
+    if program == Program::Without
+        && words
+            .first()
+            .is_some_and(|word| word.as_bytes().contains(&b'/'))
+    {
+        // It may be one of the host's that is only seen inside.
+        return (program, later("when the image is entered"));
+    }
+    let has_bridge = request
+        .mpi
+        .libexec
+        .as_ref()
+        .is_some_and(|directory| directory.join("pmi-bridge").is_file());
+    let facts = pmi_shim::Facts {
+        program: program.clone(),
+        choice: request.mpi.choice,
+        has_bridge,
+    };
+    let name = request.launcher.launcher.name();
+    let text = match pmi_shim::meet(&request.launcher, &facts) {
+        Meeting::Pass { why, .. } => format!("have {name} and the program meet directly ({why})"),
+        Meeting::Bridge { bridge, why } => format!(
+            "have {name} and the program meet over the bridge, {} ({why})",
+            bridge.describe()
+        ),
+        Meeting::Refuse { line, .. } => format!("refuse: {line}"),
+    };
+    (program, Some(text))
+}
+
+/// Variables that stay where few are wanted, with the reason.
+fn kept(request: &Request, host: &Host) -> Vec<String> {
+    if !request.environment.clean {
+        return Vec::new();
+    }
+    let reason = |name: &OsString| request.launcher.keeps_because(name);
+    let mut lines: Vec<_> = host
+        .environment
+        .iter()
+        .filter_map(|(name, _)| Some((name, reason(name)?)))
+        .map(|(name, why)| format!("keep variable {} ({why})", Shown::new(name)))
+        .collect();
+    lines.sort();
+    lines
 }
 
 fn entry(entry: &Entry) -> String {

@@ -85,7 +85,7 @@ impl Judge<'_, '_> {
         }
         if !head.starts_with(b"\x7fELF") {
             // execvp(3) has the shell read it.
-            return self.script(&file);
+            return self.script(&file, arguments);
         }
         if let Some(mpi) = self.linked(&path, file) {
             return ProgramMpi::With(mpi);
@@ -148,32 +148,31 @@ impl Judge<'_, '_> {
             let bytes = word.as_bytes();
             if bytes.starts_with(b"-") && !bytes.starts_with(b"--") && bytes.contains(&b'c') {
                 let text = words.next().map(|text| text.as_bytes()).unwrap_or_default();
-                // `sh -c '"$@"' sh ./app` names the program behind the text.
-                let mut all = text.to_vec();
-                for word in words {
-                    all.push(b'\n');
-                    all.extend_from_slice(word.as_bytes());
-                }
-                return self.text(&all);
+                return self.text(text.to_vec(), words.as_slice());
             }
             if bytes.starts_with(b"-") || bytes.starts_with(b"+") {
                 continue;
             }
             let path = self.question.directory.join(word);
             return match self.loader.root().file(&path) {
-                Some(file) => self.script(&file),
+                Some(file) => self.script(&file, words.as_slice()),
                 None => ProgramMpi::Without,
             };
         }
         self.unknown()
     }
 
-    fn script(&self, file: &File) -> ProgramMpi {
-        self.text(&beginning(file, MOST_SCRIPT).unwrap_or_default())
+    fn script(&self, file: &File, arguments: &[OsString]) -> ProgramMpi {
+        self.text(beginning(file, MOST_SCRIPT).unwrap_or_default(), arguments)
     }
 
-    /// Looks for a program with MPI among the words of a shell's text.
-    fn text(&self, text: &[u8]) -> ProgramMpi {
+    /// Looks for a program with MPI among the words of a shell's text, and among its
+    /// arguments: `exec "$@"` is what many scripts end with.
+    fn text(&self, mut text: Vec<u8>, arguments: &[OsString]) -> ProgramMpi {
+        for argument in arguments.iter().take(MOST_WORDS) {
+            text.push(b'\n');
+            text.extend_from_slice(argument.as_bytes());
+        }
         let mut tried = std::collections::HashSet::new();
         let separates = |byte: &u8| byte.is_ascii_whitespace() || b";|&()<>\"'`{}=".contains(byte);
         let candidates = text

@@ -291,6 +291,7 @@ fn scripts_and_wrappers_lead_to_their_program() {
     place.file("bin/start", "#!/bin/sh\ncd /work\nexec app \"$@\"\n");
     place.file("bin/through", "#!/bin/env -S bash\napp\n");
     place.file("bin/plain", "exec /bin/app\n");
+    place.file("bin/runscript", "#!/bin/sh\nexec \"$@\"\n");
     for words in [
         &["sh", "-c", "cd /work && exec ./own -x"][..],
         &["bash", "-lc", "app"],
@@ -299,6 +300,7 @@ fn scripts_and_wrappers_lead_to_their_program() {
         &["start"],
         &["through"],
         &["plain"],
+        &["runscript", "app", "-n"],
         &["env", "A=1", "-u", "B", "app"],
         &["taskset", "-c", "0-3", "./own"],
         &["env", "sh", "-c", "./own"],

@@ -136,6 +136,18 @@ pub(super) fn access(bytes: &[u8]) -> Result<Access, Malformed> {
     })
 }
 
+/// How launcher and MPI meet, and whether variables are changed for it.
+pub(super) fn mpi(value: &[u8]) -> Result<(pmi_shim::Choice, bool), Malformed> {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    match items(value)?.as_slice() {
+        [name, [hygiene @ (0 | 1)]] => pmi_shim::Choice::named(OsStr::from_bytes(name))
+            .map(|choice| (choice, *hygiene == 1))
+            .ok_or(Malformed("it has a way to meet that is unknown")),
+        _ => Err(Malformed("its way to meet is malformed")),
+    }
+}
+
 pub(super) fn share(bytes: &[u8]) -> Result<Share, Malformed> {
     Ok(match items(bytes)?.as_slice() {
         [[0]] => Share::Auto,

@@ -136,6 +136,10 @@ pub struct Site {
     pub driver: Driver,
     /// Whether privileged starts are written to the system log.
     pub audit: bool,
+    /// How launcher and MPI meet where the user does not say.
+    pub mpi: pmi_shim::Choice,
+    /// Whether variables are changed for it.
+    pub mpi_hygiene: bool,
 }
 
 impl Default for Site {
@@ -162,6 +166,8 @@ impl Default for Site {
             share: true,
             driver: Driver::Auto,
             audit: true,
+            mpi: pmi_shim::Choice::Auto,
+            mpi_hygiene: true,
         }
     }
 }

@@ -77,7 +77,7 @@ macro_rules! mount {
 }
 
 /// All keys, in the order in which they are shown.
-pub static KEYS: [Key; 31] = [
+pub static KEYS: [Key; 33] = [
     switch!("allow setuid", "yes", allow_setuid,
         "Whether the set-id starter may be used, where it is installed."),
     switch!("allow user namespaces", "yes", allow_user_namespaces,
@@ -263,6 +263,21 @@ pub static KEYS: [Key; 31] = [
     mount!("mount cwd", Cwd, "Whether the current directory is shown where it is not visible already."),
     switch!("audit log", "yes", audit,
         "Whether each privileged start is one line in the system log."),
+    Key {
+        name: "mpi",
+        form: "auto|pass|bridge|off",
+        default: "auto",
+        repeatable: false,
+        meaning: "How a rank's launcher and its MPI meet where the user does not say: --mpi in singularity(1).",
+        take: |site, value| {
+            site.mpi = pmi_shim::Choice::named(OsStr::new(value))
+                .ok_or("write auto, pass, bridge or off")?;
+            Ok(())
+        },
+        show: |site| vec![site.mpi.name().to_owned()],
+    },
+    switch!("mpi hygiene", "yes", mpi_hygiene,
+        "Whether variables are dropped and set to make a rank's launcher and its MPI fit (docs/ENVIRONMENT.md). SINGULARITY_MPI_HYGIENE=off does the same for one run."),
 ];
 
 fn word(yes: bool) -> String {

@@ -324,6 +324,41 @@ pub fn execve(
     Errno::last()
 }
 
+/// Replaces the process by the program that is open as `program`. Returns only on
+/// failure. See execveat(2).
+///
+/// # Errors
+/// As execveat(2).
+pub fn execute_open(
+    program: BorrowedFd<'_>,
+    arguments: &[std::ffi::CString],
+    environment: &[std::ffi::CString],
+) -> Errno {
+    let pointers = |strings: &[std::ffi::CString]| {
+        strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain(std::iter::once(std::ptr::null()))
+            .collect::<Vec<_>>()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    let (number, empty) = (program.as_raw_fd(), c"".as_ptr());
+    let (argv, envp) = (arguments.as_ptr(), environment.as_ptr());
+    // SAFETY: the empty path and every string of the two null-ended arrays are live and
+    // NUL-terminated; the arrays outlive the call, which only returns if it has failed.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            number,
+            empty,
+            argv,
+            envp,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
+}
+
 /// `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH` and `CAP_FOWNER` of
 /// linux/capability.h.
 pub const FILE_OVERRIDES: u64 = 1 << 1 | 1 << 2 | 1 << 3;

@@ -1,0 +1,123 @@
+//! How the host's launcher and the program in the image come together.
+//!
+//! Owns: finding out which MPI the program is linked with, from the files of the image
+//! that this process stands in, and asking [`pmi_shim::meet`] what follows. Never:
+//! decides by itself, or starts anything.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use image::mpi::{self, Depth, ProgramMpi, Question, Root};
+use pmi_shim::{Choice, Client, Facts, Family, Host as Launcher, Meeting, Mpi, Program};
+
+use crate::env::Environment;
+use crate::request::MpiChoice;
+use crate::scripts;
+
+/// Which MPI a command uses in the image that is this process's root.
+///
+/// `environment` is what the program will find, but for what the image's scripts set;
+/// where those set a search path in plain words, that counts.
+pub fn program_here(words: &[OsString], environment: &Environment, depth: Depth) -> Program {
+    let Ok(root) = Root::open(Path::new("/")) else {
+        return Program::UNKNOWN;
+    };
+    let files = scripts::environment_scripts();
+    let inside = |name: &str| {
+        let set = environment.get(name).map(OsStr::to_owned);
+        scripts::assigned(name, set, &files)
+    };
+    let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let path = inside("PATH").unwrap_or_default();
+    let library_path = inside("LD_LIBRARY_PATH");
+    program_in(
+        &root,
+        &Question {
+            words,
+            path: &path,
+            library_path: library_path.as_deref(),
+            directory: &directory,
+            depth,
+        },
+    )
+}
+
+/// Which MPI a command uses in a root.
+pub fn program_in(root: &Root, question: &Question<'_>) -> Program {
+    match mpi::of_program(root, question) {
+        ProgramMpi::Without => Program::Without,
+        ProgramMpi::With(mpi) => Program::With(described(&mpi)),
+        ProgramMpi::Unknown(candidates) => {
+            Program::Perhaps(candidates.iter().map(described).collect())
+        }
+    }
+}
+
+fn described(mpi: &mpi::Mpi) -> Mpi {
+    Mpi {
+        family: match mpi.family {
+            mpi::Family::OpenMpi => Family::OpenMpi,
+            mpi::Family::Mpich => Family::Mpich,
+            mpi::Family::IntelMpi => Family::IntelMpi,
+            mpi::Family::Mvapich => Family::Mvapich,
+            mpi::Family::CrayMpich => Family::CrayMpich,
+            mpi::Family::Unknown => Family::Unknown,
+        },
+        major: mpi.version.map(|version| version.major),
+        clients: mpi
+            .clients
+            .iter()
+            .map(|client| match client {
+                mpi::Client::Pmix => Client::Pmix,
+                mpi::Client::Pmi1 => Client::Pmi1,
+                mpi::Client::Pmi2 => Client::Pmi2,
+            })
+            .collect(),
+        shown: mpi.to_string(),
+    }
+}
+
+/// Whether it has to be known what the program is linked with.
+pub fn is_asked(launcher: &Launcher, wanted: &MpiChoice) -> bool {
+    let decides = matches!(wanted.choice, Choice::Auto | Choice::Bridge);
+    launcher.is_rank() && (decides || wanted.hygiene)
+}
+
+/// How they come together, with a word to the log.
+pub fn decide(
+    launcher: &Launcher,
+    program: Program,
+    wanted: &MpiChoice,
+    has_bridge: bool,
+) -> Meeting {
+    let facts = Facts {
+        program,
+        choice: wanted.choice,
+        has_bridge,
+    };
+    let meeting = pmi_shim::meet(launcher, &facts);
+    let name = launcher.launcher.name();
+    match &meeting {
+        Meeting::Pass { why, .. } if launcher.is_rank() => {
+            tracing::info!("{name} and the program meet directly: {why}");
+        }
+        Meeting::Bridge { bridge, why } => {
+            tracing::info!(
+                "{name} and the program meet over the bridge, {}: {why}",
+                bridge.describe()
+            );
+        }
+        _ => {}
+    }
+    if let Meeting::Pass {
+        warning: Some(warning),
+        ..
+    } = &meeting
+    {
+        // Once is enough for a node.
+        if launcher.local_rank.unwrap_or(0) == 0 {
+            tracing::warn!("{warning}");
+        }
+    }
+    meeting
+}

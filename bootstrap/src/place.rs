@@ -12,7 +12,7 @@ use image::Shown;
 use launcher::Error;
 use nix::errno::Errno;
 use nix::fcntl::{open, openat, openat2, readlinkat, OFlag, OpenHow, ResolveFlag};
-use nix::sys::stat::{fstat, mkdirat, Mode, SFlag};
+use nix::sys::stat::{fchmod, fchmodat, fstat, mkdirat, FchmodatFlags, Mode, SFlag};
 use nix::unistd::{unlinkat, UnlinkatFlags};
 
 /// How many dangling links may lead to a place; as the kernel's limit.
@@ -24,7 +24,24 @@ const LINKS: usize = 40;
 pub struct Places {
     root: OwnedFd,
     shown: PathBuf,
-    made: Vec<(OwnedFd, OsString, bool)>,
+    made: Vec<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
+    above: OwnedFd,
+    name: OsString,
+    what: What,
+}
+
+/// What is wanted at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Directory,
+    /// A file to mount on.
+    File,
+    /// A script, which is read as long as it is there.
+    Script(&'static str),
 }
 
 impl Places {
@@ -43,12 +60,17 @@ impl Places {
         })
     }
 
+    /// Whether something is at a place.
+    pub fn has(&self, path: &Path) -> bool {
+        within(&self.root, path, OFlag::O_PATH).is_ok()
+    }
+
     /// Sees to it that there is a directory.
     ///
     /// # Errors
     /// Something else is there, or it cannot be made.
     pub fn directory(&mut self, path: &Path) -> Result<(), Error> {
-        self.provide(path, true)
+        self.provide(path, What::Directory)
     }
 
     /// Sees to it that there is something that is no directory.
@@ -56,7 +78,15 @@ impl Places {
     /// # Errors
     /// As [`Places::directory`].
     pub fn file(&mut self, path: &Path) -> Result<(), Error> {
-        self.provide(path, false)
+        self.provide(path, What::File)
+    }
+
+    /// Puts a script there if nothing is, in a directory that is there.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn script(&mut self, path: &Path, text: &'static str) -> Result<(), Error> {
+        self.provide(path, What::Script(text))
     }
 
     /// Leaves what was made so far, whatever becomes of it.
@@ -64,8 +94,8 @@ impl Places {
         self.made.clear();
     }
 
-    fn provide(&mut self, path: &Path, directory: bool) -> Result<(), Error> {
-        self.provide_by(path, directory, LINKS).map_err(|errno| {
+    fn provide(&mut self, path: &Path, what: What) -> Result<(), Error> {
+        self.provide_by(path, what, LINKS).map_err(|errno| {
             let step = format!(
                 "prepare {} in {}",
                 Shown::new(path),
@@ -78,11 +108,11 @@ impl Places {
         })
     }
 
-    fn provide_by(&mut self, path: &Path, directory: bool, links: usize) -> Result<(), Errno> {
+    fn provide_by(&mut self, path: &Path, what: What, links: usize) -> Result<(), Errno> {
         match within(&self.root, path, OFlag::O_PATH) {
             Ok(there) => {
                 let kind = SFlag::from_bits_truncate(fstat(&there)?.st_mode) & SFlag::S_IFMT;
-                return match (kind == SFlag::S_IFDIR, directory) {
+                return match (kind == SFlag::S_IFDIR, what == What::Directory) {
                     (true, false) => Err(Errno::EISDIR),
                     (false, true) => Err(Errno::ENOTDIR),
                     _ => Ok(()),
@@ -94,44 +124,65 @@ impl Places {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Errno::ENOENT);
         };
-        self.provide_by(parent, true, links - 1)?;
+        self.provide_by(parent, What::Directory, links - 1)?;
         let above = within(&self.root, parent, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         // A link that leads nowhere yet: what it leads to is made.
         match readlinkat(&above, name) {
-            Ok(target) => return self.provide_by(&parent.join(target), directory, links - 1),
+            Ok(target) => return self.provide_by(&parent.join(target), what, links - 1),
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno),
         }
-        if directory {
-            mkdirat(&above, name, Mode::from_bits_truncate(0o755))?;
-        } else {
+        let (mode, text) = match what {
+            What::Directory => {
+                let mode = Mode::from_bits_truncate(0o755);
+                mkdirat(&above, name, mode)?;
+                // Whatever the umask is.
+                fchmodat(&above, name, mode, FchmodatFlags::FollowSymlink)?;
+                (0o755, "")
+            }
+            What::File => (0o644, ""),
+            What::Script(text) => (0o755, text),
+        };
+        if what != What::Directory {
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-            openat(&above, name, flags, Mode::from_bits_truncate(0o644))?;
+            let file = openat(&above, name, flags, Mode::from_bits_truncate(mode))?;
+            nix::unistd::write(&file, text.as_bytes())?;
+            fchmod(&file, Mode::from_bits_truncate(mode))?;
         }
-        self.made.push((above, name.to_owned(), directory));
+        self.made.push(Made {
+            above,
+            name: name.to_owned(),
+            what,
+        });
         Ok(())
     }
 }
 
 impl Drop for Places {
     fn drop(&mut self) {
-        for (above, name, directory) in self.made.drain(..).rev() {
-            remove_unused(&above, &name, directory);
+        for made in self.made.drain(..).rev() {
+            remove_unused(&made.above, &made.name, made.what);
         }
     }
 }
 
-fn remove_unused(above: &OwnedFd, name: &OsStr, directory: bool) {
-    if directory {
-        // ENOTEMPTY: somebody uses it, so it stays.
-        let _ = unlinkat(above, name, UnlinkatFlags::RemoveDir);
-        return;
-    }
+fn remove_unused(above: &OwnedFd, name: &OsStr, what: What) {
+    let length = match what {
+        What::Directory => {
+            // ENOTEMPTY: somebody uses it, so it stays.
+            let _ = unlinkat(above, name, UnlinkatFlags::RemoveDir);
+            return;
+        }
+        What::File => 0,
+        What::Script(text) => text.len(),
+    };
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let unused = openat(above, name, flags, Mode::empty())
+    let is_ours = openat(above, name, flags, Mode::empty())
         .and_then(fstat)
-        .is_ok_and(|data| data.st_size == 0 && data.st_mode & libc::S_IFMT == libc::S_IFREG);
-    if unused {
+        .is_ok_and(|data| {
+            data.st_size == length as libc::off_t && data.st_mode & libc::S_IFMT == libc::S_IFREG
+        });
+    if is_ours {
         let _ = unlinkat(above, name, UnlinkatFlags::NoRemoveDir);
     }
 }
@@ -184,6 +235,13 @@ mod tests {
             let inside = root.join(outside.path().strip_prefix("/").expect("absolute"));
             assert!(inside.is_dir());
             std::fs::write(root.join("a/kept"), "").expect("written");
+            places
+                .script(Path::new("/a/script"), "#!/bin/sh\n")
+                .expect("made");
+            assert_eq!(
+                std::fs::read(root.join("a/script")).expect("there"),
+                b"#!/bin/sh\n"
+            );
         }
         let mut left: Vec<_> = std::fs::read_dir(&root)
             .expect("there")
@@ -192,6 +250,7 @@ mod tests {
         left.sort();
         assert_eq!(left, ["a", "dev", "etc"]);
         assert!(!root.join("a/b").exists());
+        assert!(!root.join("a/script").exists());
     }
 
     #[test]

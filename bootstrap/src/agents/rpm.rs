@@ -77,6 +77,8 @@ fn repositories(header: &Header) -> Result<Vec<Repository>, Error> {
     let mut repositories = Vec::new();
     for (number, mirror) in header.mirrors.iter().enumerate() {
         let name = match (&mirror.name, number) {
+            // The section of the package manager's own settings has that name.
+            (Some(name), _) if name == "main" => "main-packages".to_owned(),
             (Some(name), _) => name.clone(),
             (None, 0) => "base".to_owned(),
             (None, number) => format!("base-{number}"),
@@ -186,9 +188,15 @@ impl Manager<'_> {
             .run(self.site.log)
     }
 
-    /// What of the base system the repositories have.
+    /// What of the base system the repositories have. The old yum cannot tell: it
+    /// is asked for all.
     fn base(&self) -> Result<Vec<String>, Error> {
         let mut found = Vec::new();
+        if self.tool == "yum" && !is_dnf(self.tool) {
+            return Ok(BASE
+                .map(|name| if name == "dnf" { "yum" } else { name }.to_owned())
+                .into());
+        }
         for name in BASE {
             let output = Tool::new(self.tool)
                 .env("HOME", self.site.scratch.join("home"))
@@ -197,12 +205,12 @@ impl Manager<'_> {
                 .args(self.options())
                 .args([
                     "--quiet",
+                    "--cacheonly",
                     "repoquery",
                     "--available",
                     "--whatprovides",
                     name,
                 ])
-                .doing(format!("look for {name}"))
                 .output(self.site.log)?;
             if !output.trim_ascii().is_empty() {
                 found.push(name.to_owned());

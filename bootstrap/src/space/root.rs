@@ -42,6 +42,11 @@ const PASSED: [&str; 12] = [
     "TERM",
 ];
 
+/// What starts services when packages are installed on Debian, and what forbids it:
+/// nothing is to be running in an image that is being made.
+const INVOKE_RC_D: &str = "/usr/sbin/invoke-rc.d";
+const POLICY_RC_D: &str = "/usr/sbin/policy-rc.d";
+
 /// A directory that is, or becomes, the root of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Root<'a> {
@@ -280,6 +285,9 @@ impl RootCommand<'_> {
                     self.binds.push((host, file.into()));
                 }
             }
+        }
+        if self.place == Where::Inside && places.has(Path::new(INVOKE_RC_D)) {
+            places.script(Path::new(POLICY_RC_D), "#!/bin/sh\nexit 101\n")?;
         }
         for (host, inside) in &self.binds {
             let data = host.metadata().map_err(|error| {

@@ -8,4 +8,9 @@
 #[path = "../cli/ground.rs"]
 mod ground;
 
+mod agents_apt;
+mod agents_rpm;
+mod space_ends;
+mod space_users;
 mod usage;
+mod web;

@@ -11,7 +11,6 @@ use launcher::Error;
 use super::{address, first_of, words, Site};
 use crate::definition::{Agent, Header};
 use crate::space::{Kind, RootCommand};
-use crate::tool;
 
 /// What is installed where nothing is said: the essential packages, and apt.
 const VARIANT: &str = "minbase";
@@ -172,7 +171,7 @@ impl Asked<'_> {
         let status = command.doing(what.clone()).status(site.log)?;
         if !status.success() {
             tell_its_log(site);
-            return Err(site.log.keep(tool::failure(what, status, site.log)));
+            return Err(root.failure(what, status, site.log));
         }
         self.add_sources(site)
     }

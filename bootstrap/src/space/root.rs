@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use image::Shown;
 use launcher::Error;
@@ -46,6 +47,9 @@ const PASSED: [&str; 12] = [
 /// nothing is to be running in an image that is being made.
 const INVOKE_RC_D: &str = "/usr/sbin/invoke-rc.d";
 const POLICY_RC_D: &str = "/usr/sbin/policy-rc.d";
+
+/// With fewer bytes left, a disk counts as full.
+const FULL: u64 = 64 * 1024;
 
 /// A directory that is, or becomes, the root of an image.
 #[derive(Debug, Clone, Copy)]
@@ -118,6 +122,25 @@ impl<'a> Root<'a> {
     pub fn command_of_host(&self, program: impl AsRef<OsStr>) -> RootCommand<'a> {
         self.any(program, Where::Host)
             .env("SINGULARITY_ROOTFS", self.path)
+    }
+
+    /// That a program failed: how it ended, its last words, and whether the disk is
+    /// full, of which few programs speak clearly.
+    pub(crate) fn failure(&self, step: String, status: ExitStatus, log: &Log) -> Error {
+        let error = tool::failure(step, status, log);
+        let is_full = statvfs(self.path).is_ok_and(|system| {
+            system.blocks_available() * system.fragment_size() < FULL
+                || system.files_available() == 0 && system.files() > 0
+        });
+        log.keep(if is_full {
+            error.hint(format!(
+                "the file system of {} is full: --tmpdir, SINGULARITY_TMPDIR or TMPDIR names a \
+                 place on another to work in",
+                Shown::new(self.path)
+            ))
+        } else {
+            error
+        })
     }
 
     fn any(&self, program: impl AsRef<OsStr>, place: Where) -> RootCommand<'a> {
@@ -221,19 +244,19 @@ impl RootCommand<'_> {
     /// # Errors
     /// The root cannot be prepared, or it failed: with its status and last words.
     pub fn run(self, log: &Log) -> Result<(), Error> {
-        let step = self.step();
+        let (step, root) = (self.step(), self.root);
         let status = self.status(log)?;
         if status.success() {
             return Ok(());
         }
-        Err(log.keep(tool::failure(step, status, log)))
+        Err(root.failure(step, status, log))
     }
 
     /// Runs it to its end, and returns how that was.
     ///
     /// # Errors
     /// The root cannot be prepared, or the program cannot be executed.
-    pub fn status(self, log: &Log) -> Result<std::process::ExitStatus, Error> {
+    pub fn status(self, log: &Log) -> Result<ExitStatus, Error> {
         let step = self.step();
         let (tool, _places) = self.prepare()?;
         let status = tool.status(log)?;

@@ -20,6 +20,7 @@ mod pmi_host;
 mod pmix;
 mod rank;
 mod seating;
+mod segments;
 mod sys;
 
 use member::MakeApp;
@@ -32,8 +33,14 @@ use std::process::ExitCode;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // A launcher that ends the group of its ranks must not end what cleans up after
+    // them. It fails where this is a session of its own already.
+    let _ = nix::unistd::setsid();
     let mut words = std::env::args().skip(1);
     let form = words.next();
+    if form.as_deref() == Some(pmix::leavings::FORM) {
+        return pmix::leavings::wait_and_clear(words);
+    }
     let descriptor = words.next().and_then(|number| inherited(&number));
     let munge = match words.next() {
         None => Ok(None),

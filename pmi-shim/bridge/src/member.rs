@@ -5,6 +5,7 @@
 //! rank's end, when it is over. Never: knows an interface; the adapters do.
 
 use crate::seating::{Asking, Belongings, Lifeline};
+use crate::segments::Segments;
 use crate::sys;
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -30,6 +31,7 @@ pub struct Member {
     /// Greeted, and not seated yet.
     waiting: Vec<(Asking, Hello, Belongings)>,
     ranks: Vec<Place>,
+    segments: Segments,
     /// When the host must have told the job.
     patience: Instant,
     /// Since when the job is aborted, and why.
@@ -70,6 +72,7 @@ impl Member {
             watch: Watch::default(),
             waiting: Vec::new(),
             ranks: Vec::new(),
+            segments: Segments::default(),
             patience: now + GATHERING,
             aborted: None,
             farewell: false,
@@ -182,9 +185,11 @@ impl Member {
                     // It may end at this very moment.
                     let _ = sys::signal_process(place.process.as_fd(), libc::SIGKILL);
                 }
-                return Some(Outcome::Badly);
+            } else if !all_ended {
+                return None;
             }
-            return all_ended.then_some(Outcome::Badly);
+            self.segments.remove();
+            return Some(Outcome::Badly);
         }
         if self.through && all_ended {
             return Some(Outcome::Well);
@@ -208,6 +213,12 @@ impl Member {
     fn is_complete(&self) -> bool {
         let (came, expected) = self.watch.came();
         came >= expected
+    }
+
+    fn note_segments(&mut self) {
+        for place in self.ranks.iter().filter(|place| place.alive) {
+            self.segments.note(place.process.as_fd());
+        }
     }
 
     fn see_who_ended(&mut self) {
@@ -281,7 +292,10 @@ impl Member {
                 let word = self.watch.started(rank);
                 self.follow(word, now);
             }
-            AppEvent::Gather(blob) => self.host.gather(blob),
+            AppEvent::Gather(blob) => {
+                self.note_segments();
+                self.host.gather(blob);
+            }
             AppEvent::Finalized(rank) => {
                 let word = self.watch.finalized(rank);
                 self.follow(word, now);
@@ -320,6 +334,7 @@ impl Member {
     fn end(&mut self, abort: Abort, now: Instant) {
         self.refuse_all(&abort.reason);
         if self.aborted.is_none() && !self.through {
+            self.note_segments();
             self.host.abort(&abort);
             self.aborted = Some((now, abort));
         }
@@ -336,6 +351,7 @@ impl Member {
         self.refuse_all(&abort.reason);
         if self.aborted.is_none() && !self.through {
             tracing::debug!(reason = abort.reason, "the job is aborted");
+            self.note_segments();
             self.aborted = Some((now, abort));
         }
     }

@@ -3,13 +3,35 @@
 //! A launcher removes after its ranks what they had no time to remove: the directory
 //! it gave them, and the segments of shared memory that Open MPI keeps in /dev/shm.
 //! Here the bridge is the launcher. Because it can be killed itself, a child of it,
-//! which does nothing else, waits for its end.
+//! which does nothing else and goes by another name, waits for its end.
 
-use crate::sys;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// The word that makes the bridge's executable the child that waits.
+pub const FORM: &str = "clean";
+
+/// Waits for the end of the one who started this process, at the other end of
+/// standard input, and removes what it left. The words are the directory and the
+/// job's numbers.
+pub fn wait_and_clear(words: impl Iterator<Item = String>) -> ExitCode {
+    let words: Vec<String> = words.collect();
+    let Ok([directory, four, five]) = <[String; 3]>::try_from(words) else {
+        return ExitCode::FAILURE;
+    };
+    let _ = std::io::stdin().read(&mut [0]);
+    let places = Places {
+        directory: directory.into(),
+        numbers: [four, five],
+    };
+    places.clear();
+    ExitCode::SUCCESS
+}
 
 /// The directory for the server and its clients, and who removes it.
 pub struct Leavings {
@@ -26,8 +48,7 @@ struct Places {
 }
 
 impl Leavings {
-    /// Makes the directory, and the child that waits. While this process has no
-    /// threads.
+    /// Makes the directory, and the child that waits.
     ///
     /// # Errors
     /// A line for the user.
@@ -38,11 +59,15 @@ impl Leavings {
         };
         let child = || -> std::io::Result<UnixStream> {
             let (alive, waiting) = UnixStream::pair()?;
-            if sys::fork_alone(&waiting)? {
-                let _ = std::io::stdin().read(&mut [0]);
-                places.clear();
-                std::process::exit(0);
-            }
+            Command::new("/proc/self/exe")
+                .arg0("singularity-clean")
+                .arg(FORM)
+                .arg(&places.directory)
+                .args(&places.numbers)
+                .stdin(OwnedFd::from(waiting))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
             Ok(alive)
         };
         match child() {
@@ -142,7 +167,10 @@ mod tests {
     #[test]
     fn segments_of_other_jobs_and_other_names_stay() {
         let job = format!("leavings.{}", std::process::id());
-        let leavings = Leavings::of(&job).unwrap();
+        let places = Places {
+            directory: make_directory().unwrap(),
+            numbers: numbers(&job),
+        };
         let [four, five] = numbers(&job);
         let of_job = [
             format!("/dev/shm/vader_segment.host.0.{four}.0"),
@@ -152,10 +180,9 @@ mod tests {
         for path in of_job.iter().chain([&of_others]) {
             std::fs::write(path, "").unwrap();
         }
-        let directory = leavings.directory().to_owned();
-        assert!(directory.is_dir());
-        drop(leavings);
-        assert!(!directory.exists());
+        assert!(places.directory.is_dir());
+        places.clear();
+        assert!(!places.directory.exists());
         for path in &of_job {
             assert!(!Path::new(path).exists(), "{path}");
         }

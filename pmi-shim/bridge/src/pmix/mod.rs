@@ -8,7 +8,7 @@ pub mod app;
 mod blobs;
 mod describe;
 pub mod host;
-mod leavings;
+pub mod leavings;
 mod mailbox;
 
 use std::os::fd::IntoRawFd;

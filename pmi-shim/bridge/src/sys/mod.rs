@@ -2,7 +2,7 @@
 
 pub mod pmix;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -48,28 +48,4 @@ pub fn poll(wanted: &[(RawFd, bool)], timeout: i32) -> Result<(), Errno> {
     // reported as such in the array.
     let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
     Errno::result(count).map(drop)
-}
-
-/// Makes a child in a session of its own, which has no descriptor but standard input,
-/// a copy of `kept`, and is not meant to return. Answers whether this is the child.
-///
-/// # Errors
-/// fork(2)'s.
-pub fn fork_alone(kept: &impl AsFd) -> std::io::Result<bool> {
-    // SAFETY: the callers have no other threads, so the child may do what it likes.
-    let child = unsafe { libc::fork() };
-    match Errno::result(child)? {
-        0 => {
-            // It is to be there when a launcher ends the group of its ranks.
-            let _ = nix::unistd::setsid();
-            // SAFETY: both are numbers of descriptors; standard input is the child's
-            // own, and nothing here reads it.
-            unsafe { libc::dup2(kept.as_fd().as_raw_fd(), libc::STDIN_FILENO) };
-            // SAFETY: only numbers. What owned these descriptors is not used any
-            // more: the child only waits and exits, and never drops them.
-            unsafe { libc::close_range(1, u32::MAX, 0) };
-            Ok(true)
-        }
-        _ => Ok(false),
-    }
 }

@@ -91,7 +91,9 @@ impl Environment {
             seat.unset.iter().any(|unset| match unset {
                 Unset::Name(other) => name == other.as_str(),
                 Unset::Prefix(prefix) => name.as_bytes().starts_with(prefix.as_bytes()),
-            })
+            }) && !OF_TRANSPORTS
+                .iter()
+                .any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
         };
         self.base.retain(|(name, _)| !goes(name));
         for (name, value) in &seat.set {
@@ -135,8 +137,60 @@ pub fn hygiene(
     if own_namespace && request.launcher.is_rank() {
         changes.extend(pmi_shim::without_shared_namespace(&environment));
     }
+    changes.extend(yields(request, &environment, program));
     changes
 }
+
+/// More ranks than processors have to give way to one another while they wait. mpirun of
+/// Open MPI 4 tells its ranks, other launchers do not.
+fn yields(
+    request: &Request,
+    environment: &pmi_shim::Environment<'_>,
+    program: &Program,
+) -> Option<Change> {
+    const NAME: &str = "OMPI_MCA_mpi_yield_when_idle";
+    let launcher = &request.launcher;
+    let needed = launcher.is_rank()
+        && launcher.launcher != pmi_shim::Launcher::OpenMpi4
+        && launcher.local_size.is_some_and(|ranks| ranks > 1)
+        && launcher.local_size > processors()
+        && program.may_use(|mpi| mpi.family == pmi_shim::Family::OpenMpi)
+        && !environment.has(NAME);
+    needed.then(|| Change::Set {
+        name: NAME.into(),
+        value: "1".into(),
+        why: "there are more ranks on this node than processors, and Open MPI is not told",
+    })
+}
+
+/// How many processors this node has on; not how many this rank was given.
+fn processors() -> Option<u32> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    text.trim()
+        .split(',')
+        .map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+            last.checked_sub(first)?.checked_add(1)
+        })
+        .sum()
+}
+
+/// What the user says of Open MPI's transports, for the program behind a bridge too: all
+/// else that begins like it is the launcher's.
+const OF_TRANSPORTS: [&str; 11] = [
+    "OMPI_MCA_btl",
+    "OMPI_MCA_pml",
+    "OMPI_MCA_mtl",
+    "OMPI_MCA_coll",
+    "OMPI_MCA_osc",
+    "OMPI_MCA_io",
+    "OMPI_MCA_smsc",
+    "OMPI_MCA_mpi_",
+    "OMPI_MCA_opal_",
+    "OMPI_MCA_accelerator",
+    "OMPI_MCA_reachable",
+];
 
 /// Composes the environment, but for [`hygiene`], which takes knowing the program,
 /// which is looked for in this environment: see [`Environment::apply`].

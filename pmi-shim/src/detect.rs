@@ -90,6 +90,7 @@ fn over_an_inherited_socket(
             None if environment.has("MPI_LOCALNRANKS") => Launcher::Hydra,
             None => Launcher::Unknown,
         };
+        host.is_intels = environment.has("I_MPI_HYDRA_UUID");
         host.job = Some(hydra_identity(environment, control));
     }
     host

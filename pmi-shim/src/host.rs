@@ -93,6 +93,8 @@ pub struct Host {
     pub local_rank: Option<u32>,
     /// How many ranks of the job are on this node.
     pub local_size: Option<u32>,
+    /// Whether the launcher is Intel MPI's own hydra.
+    pub is_intels: bool,
     /// Candidates for [`Host::directories`], found while detecting.
     pub(crate) directories: Vec<(PathBuf, crate::Why)>,
 }
@@ -108,6 +110,7 @@ impl Host {
             size: None,
             local_rank: None,
             local_size: None,
+            is_intels: false,
             directories: Vec::new(),
         }
     }

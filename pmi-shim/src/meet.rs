@@ -260,6 +260,12 @@ fn with(host: &Host, mpi: &Mpi, facts: &Facts) -> Meeting {
                 why: "PRRTE may number the ranks of a node in an order that an Open MPI 4 does not survive",
             };
         }
+        Way::Pass if facts.has_bridge && asks_hydra_too_much(host, mpi) => {
+            return Meeting::Bridge {
+                bridge: Bridge::Node(AppInterface::Pmi1),
+                why: "Intel MPI asks more of its launcher than the hydra of MPICH answers",
+            };
+        }
         Way::Pass => return pass(why),
         Way::Refuse => return refuse(host, mpi, why, remedy(host, mpi)),
         Way::Rank(app) => Bridge::Rank(app),
@@ -286,6 +292,15 @@ fn with(host: &Host, mpi: &Mpi, facts: &Facts) -> Meeting {
         );
     }
     Meeting::Bridge { bridge, why }
+}
+
+/// Under a hydra that is not its own, Intel MPI ends in MPI_Init (`MPIDU_bc_table_create`;
+/// tried: 2021.14 under 4.0.2). The bridge answers it as it wants.
+fn asks_hydra_too_much(host: &Host, mpi: &Mpi) -> bool {
+    mpi.family == Family::IntelMpi
+        && host.launcher == Launcher::Hydra
+        && !host.is_intels
+        && host.size.is_some()
 }
 
 /// PRRTE maps to cores and packages by default and gives ranks of a node local numbers

@@ -116,7 +116,11 @@ fn every_pair_of_the_matrix_meets() {
         }
         for family in [Family::Mpich, Family::IntelMpi, Family::Mvapich] {
             let meeting = met(launcher, mpi(family, "M 1", &[]));
-            assert_eq!(short(&meeting), for_mpich, "{launcher} {family:?}");
+            let needs_bridge = family == Family::IntelMpi && launcher.starts_with("hydra");
+            match needs_bridge || launcher == "step-pmix-hydra" && family == Family::IntelMpi {
+                true => assert_eq!(short(&meeting), format!("{:?}", Bridge::Node(wire))),
+                false => assert_eq!(short(&meeting), for_mpich, "{launcher} {family:?}"),
+            }
         }
         for program in [Program::Without, Program::Perhaps(vec![])] {
             let meeting = asked(launcher, program, Choice::Auto, false);
@@ -252,6 +256,19 @@ fn an_open_mpi_4_is_spared_the_numbers_of_prrte() {
     assert_eq!(with_size("2", open_mpi(4)), "pass");
     assert_eq!(with_size("3", open_mpi(4)), both);
     assert_eq!(with_size("3", open_mpi(5)), "pass");
+}
+
+#[test]
+fn intel_mpi_meets_its_own_hydra_directly() {
+    let host = recorded("hydra-4.0.2")
+        .with("I_MPI_HYDRA_UUID", "8d610000-2b4f-e33d-1361-06000687752f")
+        .host();
+    let facts = Facts {
+        program: Program::With(mpi(Family::IntelMpi, "Intel MPI 2021.14", &[])),
+        choice: Choice::Auto,
+        has_bridge: true,
+    };
+    assert_eq!(short(&meet(&host, &facts)), "pass");
 }
 
 #[test]

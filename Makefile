@@ -59,6 +59,10 @@ build: toolchain ## Build the command, its manual pages and its completions
 		-C target-feature=+crt-static -C relocation-model=pie
 	@cp '$(TARGET)/$(HOST_TRIPLE)/release/starter' '$(LIBEXEC)/starter.new'
 	@mv '$(LIBEXEC)/starter.new' '$(LIBEXEC)/starter'
+	$(CARGO) rustc --profile tools --locked --package pmi-bridge --bin pmi-bridge \
+		--target $(HOST_TRIPLE) -- -C target-feature=+crt-static
+	@cp '$(TARGET)/$(HOST_TRIPLE)/tools/pmi-bridge' '$(LIBEXEC)/pmi-bridge.new'
+	@mv '$(LIBEXEC)/pmi-bridge.new' '$(LIBEXEC)/pmi-bridge'
 	@rm -rf '$(DIST)/man' '$(DIST)/completions'
 	@mkdir -p '$(DIST)/man' '$(DIST)/completions'
 	@'$(BIN)' generate man '$(DIST)/man'

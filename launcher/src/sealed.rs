@@ -248,6 +248,14 @@ impl Sealed {
         Self::from_bytes(&bytes).map_err(Malformed::error)
     }
 
+    /// Whether bytes are a whole request.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(bytes: &[u8]) -> Result<(), Malformed> {
+        Self::from_bytes(bytes).map(drop)
+    }
+
     fn into_bytes(mut self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         let mut put = |number: u8, value: &[u8]| {

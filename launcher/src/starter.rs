@@ -37,6 +37,14 @@ pub fn is_installed(path: &Path) -> bool {
     })
 }
 
+/// Whether bytes are a whole request, as the starter reads it.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_request(bytes: &[u8]) -> Result<(), Error> {
+    Sealed::check(bytes).map_err(sealed::Malformed::error)
+}
+
 /// Whether the starter would carry out the request for the user.
 ///
 /// # Errors

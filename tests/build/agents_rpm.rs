@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use test_support::capture;
+use test_support::{capture, capture_within};
 
 use crate::ground::text_of;
-use crate::space_users::{Builder, Who};
+use crate::space_users::{Builder, Who, LIMIT};
 use crate::web::Web;
 
 /// A system of a busybox, and a package on top of it that needs root.
@@ -152,6 +152,22 @@ fn packages_come_from_a_directory_whoever_builds() {
             "there"
         );
     }
+}
+
+#[test]
+fn the_same_packages_give_the_same_bytes() {
+    let mirror = repository().directory.display();
+    let builder = Builder::new(Who::WithoutIds);
+    let text = format!(
+        "Bootstrap: dnf\nMirrorURL: file://{mirror}/9\nInclude: tiny-service\n\n%post\n    echo 1 >/srv\n"
+    );
+    let bytes = ["first.sqfs", "second.sqfs"].map(|name| {
+        let mut build = builder.prepare(&[], name, &text);
+        build.env("SOURCE_DATE_EPOCH", "1700000000");
+        capture_within(LIMIT, &mut build, b"").succeeded();
+        fs::read(builder.path(name)).expect("it is there")
+    });
+    assert!(bytes[0] == bytes[1], "the images differ");
 }
 
 #[test]

@@ -138,12 +138,15 @@ impl Asked<'_> {
             ([], []) => {}
             // The tool knows where the release's archive is.
             ([], updates) => command = command.arg("").args(updates),
-            ([mirror], []) if !mirror.starts_with("deb ") => command = command.arg(mirror),
+            ([mirror], []) if !mirror.starts_with("deb ") => {
+                command = command.arg(copied(mirror));
+            }
             (mirrors, updates) => {
                 for mirror in mirrors {
-                    command = command.arg(source(mirror, self.suite, self.header));
+                    let line = source(mirror, self.suite, self.header);
+                    command = command.arg(copied(&line));
                 }
-                command = command.args(updates);
+                command = command.args(updates.iter().map(|line| copied(line)));
             }
         }
         command.doing(self.doing("mmdebstrap")).run(site.log)
@@ -165,6 +168,13 @@ impl Asked<'_> {
         command = self.options(command.arg("--force-check-gpg"))?;
         command = command.arg(self.suite).arg(site.root);
         if let Some(mirror) = self.mirrors.first() {
+            if mirror.starts_with("deb ") {
+                return Err(Error::new(
+                    format!("install from {mirror}"),
+                    "debootstrap takes an address, not a line of sources.list",
+                )
+                .hint("take Bootstrap: mmdebstrap, or make it the second MirrorURL"));
+            }
             command = command.arg(mirror);
         }
         let what = self.doing("debootstrap");
@@ -173,7 +183,13 @@ impl Asked<'_> {
             tell_its_log(site);
             return Err(root.failure(what, status, site.log));
         }
-        self.add_sources(site)
+        self.add_sources(site)?;
+        super::clean(site.root)?;
+        // debootstrap leaves those of the machine it runs on.
+        for file in ["hostname", "resolv.conf"] {
+            super::remove(site.root, &Path::new("etc").join(file))?;
+        }
+        Ok(())
     }
 
     /// debootstrap takes one archive: what is in the others is added afterwards.
@@ -219,6 +235,19 @@ fn source(url: &str, suite: &str, header: &Header) -> String {
     }
 }
 
+/// An archive on a disk of the host's, as mmdebstrap can use it: in the root nobody
+/// finds the path, so the packages have to be copied there before.
+fn copied(mirror: &str) -> String {
+    let words: Vec<_> = mirror
+        .split(' ')
+        .map(|word| match super::local(word) {
+            Some(path) => format!("copy:{}", path.display()),
+            None => word.to_owned(),
+        })
+        .collect();
+    words.join(" ")
+}
+
 /// Which suite of an archive of updates is the release's: security archives call it
 /// `SUITE-security`, the others `SUITE-updates`.
 fn pocket(url: &str, suite: &str) -> String {
@@ -235,4 +264,28 @@ fn components(header: &Header, between: &str) -> String {
         return COMPONENTS.to_owned();
     }
     words(&header.components).join(between)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_of_the_host_are_copied_from() {
+        assert_eq!(copied("file:///srv/debian"), "copy:/srv/debian");
+        assert_eq!(
+            copied("deb [trusted=yes] file:/srv/packages ./"),
+            "deb [trusted=yes] copy:/srv/packages ./"
+        );
+        assert_eq!(copied("http://host/file:/x"), "http://host/file:/x");
+    }
+
+    #[test]
+    fn updates_are_in_the_suite_that_their_archive_calls_them() {
+        assert_eq!(
+            pocket("http://host/debian-security", "bookworm"),
+            "bookworm-security"
+        );
+        assert_eq!(pocket("http://host/debian", "bookworm"), "bookworm-updates");
+    }
 }

@@ -135,7 +135,7 @@ fn command<'a>(words: &[&str], header: &Header, site: &Site<'a>) -> Result<RootC
     // An archive on the host's disk is in the lists by its path.
     for mirror in &header.mirrors {
         let url = super::address(&mirror.url.value, header)?;
-        if let Some(path) = local(&url).filter(|path| path.is_dir()) {
+        if let Some(path) = url.split(' ').find_map(local).filter(|path| path.is_dir()) {
             command = command.bind(path, path);
         }
     }

@@ -225,6 +225,22 @@ fn empty(root: &Path, directory: &Path, which: Which) -> Result<(), Error> {
     Ok(())
 }
 
+/// Removes a file of a root, if it is there. Links on the way to it stay in the root.
+fn remove(root: &Path, file: &Path) -> Result<(), Error> {
+    let parent = file.parent().unwrap_or(Path::new(""));
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(opened) = nix::fcntl::open(root, flags, nix::sys::stat::Mode::empty())
+        .and_then(|root| place::within(&root, parent, flags))
+    else {
+        return Ok(());
+    };
+    let path = place::named(&opened).join(file.file_name().unwrap_or_default());
+    workdir::remove(&path).map_err(|error| {
+        let step = format!("remove {} in {}", Shown::new(file), Shown::new(root));
+        Error::io(step, &error)
+    })
+}
+
 /// What a header's list holds.
 fn words(list: &[crate::definition::Located<String>]) -> Vec<&str> {
     list.iter().map(|word| word.value.as_str()).collect()

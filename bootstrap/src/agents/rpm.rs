@@ -70,7 +70,31 @@ pub fn install(header: &Header, packages: Vec<&str>, site: &Site<'_>) -> Result<
     if is_new {
         manager.leave_configured(&repositories, key)?;
     }
-    super::clean(site.root)
+    super::clean(site.root)?;
+    settle(site.root)
+}
+
+/// Removes what is another at each build and of no use in an image: shared memory of
+/// the database's, an empty journal of it, and, where bytes are to be the same
+/// (`SOURCE_DATE_EPOCH`), the times at which packages were installed.
+fn settle(root: &Path) -> Result<(), Error> {
+    let database = Path::new("var/lib/rpm");
+    let journal = database.join("rpmdb.sqlite-wal");
+    if root
+        .join(&journal)
+        .symlink_metadata()
+        .is_ok_and(|data| data.len() == 0)
+    {
+        super::remove(root, &journal)?;
+        super::remove(root, &database.join("rpmdb.sqlite-shm"))?;
+    }
+    if std::env::var_os("SOURCE_DATE_EPOCH").is_some() {
+        for end in ["", "-shm", "-wal"] {
+            let history = format!("var/lib/dnf/history.sqlite{end}");
+            super::remove(root, Path::new(&history))?;
+        }
+    }
+    Ok(())
 }
 
 fn repositories(header: &Header) -> Result<Vec<Repository>, Error> {
@@ -136,7 +160,7 @@ impl Manager<'_> {
         write(
             "dnf.conf",
             format!(
-                "[main]\nreposdir={here}/repos\ncachedir={here}/cache\npersistdir=/var/lib/dnf\n\
+                "[main]\nreposdir={here}/repos\ncachedir=/var/cache/dnf\npersistdir=/var/lib/dnf\n\
                  varsdir={here}/vars\npluginconfpath={here}/plugins\nplugins=0\nassumeyes=1\n\
                  retries=2\ntimeout=30\nkeepcache=0\ninstall_weak_deps=0\nbest=1\nclean_requirements_on_remove=0\n"
             ),
@@ -166,7 +190,6 @@ impl Manager<'_> {
             format!("--installroot={}", site.root.display()),
             // Said here, it is not looked for in the root.
             format!("--setopt=reposdir={}", site.scratch.join("repos").display()),
-            format!("--setopt=cachedir={}", site.scratch.join("cache").display()),
             format!("--setopt=varsdir={}", site.scratch.join("vars").display()),
             "--assumeyes".to_owned(),
         ];

@@ -1,10 +1,13 @@
 //! A rank of a job whose launcher speaks PMIx.
 //!
 //! libpmix's calls wait for the host's server, so a thread of their own makes them.
-//! A blob is put under a name of its own for each exchange, committed, and fetched
-//! from every rank after a fence that collects.
+//! The blobs of a node's ranks are put by the first of them, under a name of its own
+//! for each exchange, and got by the first of every other node after a fence that
+//! collects.
 
+use super::blobs::Blob;
 use super::mailbox::{mailbox, Mailbox, Post};
+use super::neighbours::{Brought, Neighbours};
 use super::settle_environment;
 use crate::sys::pmix::client::{Client, Of};
 use crate::sys::pmix::Status;
@@ -110,19 +113,22 @@ fn serve(place: &OnceLock<Client>, post: &Post<HostEvent>, todo: &mpsc::Receiver
         Ok(job) => job,
         Err(reason) => return post.send(HostEvent::Aborted(Abort::new(1, reason))),
     };
-    let size = job.layout.size();
+    let layout = job.layout.clone();
+    let here = layout.node_of(client.rank()).unwrap_or_default();
+    let neighbours = Neighbours::of(client, layout.ranks_on(here));
+    let mut neighbours = match neighbours {
+        Ok(neighbours) => neighbours,
+        Err(reason) => return post.send(HostEvent::Aborted(Abort::new(1, reason))),
+    };
     post.send(HostEvent::Ready(job));
     let mut exchanges = 0_u64;
     while let Ok(command) = todo.recv() {
         let event = match command {
             Command::Gather(blob) => {
                 exchanges += 1;
-                match gather(client, size, exchanges, blob) {
+                match gather(client, &mut neighbours, &layout, exchanges, blob) {
                     Ok(blobs) => HostEvent::Gathered(blobs),
-                    Err(status) => {
-                        let reason = format!("the launcher's PMIx fence failed: {status}");
-                        HostEvent::Aborted(Abort::new(1, reason))
-                    }
+                    Err(reason) => HostEvent::Aborted(Abort::new(1, reason)),
                 }
             }
             Command::Finalize => {
@@ -147,25 +153,52 @@ fn ended(status: Status) -> String {
 }
 
 /// One exchange among all ranks.
-fn gather(client: &Client, size: u32, number: u64, blob: Vec<u8>) -> Result<Vec<Vec<u8>>, Status> {
+fn gather(
+    client: &Client,
+    neighbours: &mut Neighbours,
+    layout: &Layout,
+    number: u64,
+    blob: Vec<u8>,
+) -> Result<Vec<Vec<u8>>, String> {
+    let all = neighbours.exchange(client, blob, |brought| {
+        across(client, layout, number, brought)
+    })?;
+    let mut blobs = vec![Vec::new(); layout.size() as usize];
+    for (rank, blob) in all {
+        let place = blobs.get_mut(rank as usize);
+        *place.ok_or("another rank's bridge sent something else than blobs")? = blob;
+    }
+    Ok(blobs)
+}
+
+/// The part of an exchange that goes over the host: from the leader of each node, the
+/// blobs of its ranks.
+fn across(
+    client: &Client,
+    layout: &Layout,
+    number: u64,
+    mut brought: Brought,
+) -> Result<Brought, Status> {
+    if layout.nodes() == 1 {
+        return Ok(brought);
+    }
+    let leads = !brought.is_empty();
     let key = CString::new(format!("singularity.{number}")).unwrap_or_default();
-    // A block of no bytes is no block to libpmix: one byte more.
-    let mut block = blob;
-    block.push(0);
-    client.put(&key, &block)?;
-    client.commit()?;
+    if leads {
+        client.put(&key, &Blob::Ranks(brought.clone()).bytes())?;
+        client.commit()?;
+    }
     client.fence(true)?;
-    let own = client.rank();
-    (0..size)
-        .map(|rank| {
-            let mut block = match rank == own {
-                true => block.clone(),
-                false => client.bytes(rank, &key)?,
-            };
-            block.pop();
-            Ok(block)
-        })
-        .collect()
+    if leads {
+        let leaders = (0..layout.nodes()).filter_map(|node| layout.ranks_on(node).first());
+        for &leader in leaders.filter(|&&leader| leader != client.rank()) {
+            match Blob::of(&client.bytes(leader, &key)?) {
+                Some(Blob::Ranks(theirs)) => brought.extend(theirs),
+                _ => return Err(Status::ERROR),
+            }
+        }
+    }
+    Ok(brought)
 }
 
 /// What the host says of the job.

@@ -10,6 +10,7 @@ mod describe;
 pub mod host;
 pub mod leavings;
 mod mailbox;
+mod neighbours;
 
 use std::os::fd::IntoRawFd;
 

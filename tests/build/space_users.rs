@@ -316,6 +316,30 @@ fn who_has_ids_and_no_tools_for_them_builds_with_one() {
 }
 
 #[test]
+fn root_of_a_namespace_that_somebody_made_builds_as_its_users_do() {
+    for (who, options) in [
+        (Who::WithoutIds, "--map-root-user"),
+        (Who::WithIds, "--map-root-user --map-auto"),
+    ] {
+        let builder = Builder::new(who);
+        builder.prepare(
+            &[],
+            "image.sqfs",
+            "Bootstrap: busybox\n\n%post\n    touch /owned && chown 5:7 /owned && mknod /n c 1 3\n",
+        );
+        let mut shell = builder.ground.user().shell(&format!(
+            "exec unshare {options} singularity build image.sqfs image.sqfs.def"
+        ));
+        capture_within(LIMIT, &mut shell, b"").succeeded();
+        let owner = if who.has_owners() { "5/7" } else { "0/0" };
+        assert_eq!(
+            builder.owner("image.sqfs", "/owned"),
+            format!("-rw-r--r-- {owner}")
+        );
+    }
+}
+
+#[test]
 fn a_place_where_nothing_may_run_is_told_so() {
     let builder = Builder::new(Who::WithoutIds);
     let work = builder.ground.user().directory("noexec");

@@ -131,6 +131,7 @@ impl Asked<'_> {
         }
         let command = command
             .env("TMPDIR", site.scratch)
+            .env("LC_ALL", "C.UTF-8")
             // It is root here, and need not make itself be.
             .args(["--mode=root", "--format=directory", "--skip=check/qemu"]);
         let mut command = self.options(command)?.arg(self.suite).arg(site.root);
@@ -161,6 +162,7 @@ impl Asked<'_> {
         };
         let mut command = command
             .env("TMPDIR", site.scratch)
+            .env("LC_ALL", "C")
             // Here it goes on where it cannot make a device, and, on a host that is a
             // docker container itself, leaves /proc in the root alone.
             .env("container", "lxc");

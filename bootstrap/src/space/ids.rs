@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::unistd::{getegid, geteuid, getpid, Uid, User};
 
 use super::sys::{self, Side};
+use super::Kind;
 use crate::tool;
 
 /// Ids of a distribution end with nobody's, 65534.
@@ -22,6 +23,28 @@ const LINES: usize = 340;
 
 /// A run of ids: the first, and how many.
 type Range = (u32, u32);
+
+/// Whose root this process is, which is root already: the machine's, or, as in some
+/// containers, that of a user namespace that somebody else has made.
+pub fn kind_of_root() -> Kind {
+    let count = |file: &str| {
+        let map = std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+        ids_in(&map)
+    };
+    match count("uid_map").min(count("gid_map")) {
+        // A map of all ids is the machine's; without /proc there is no other sign.
+        0 | 4_294_967_295.. => Kind::Root,
+        few if few < u64::from(ENOUGH) => Kind::Single,
+        _ => Kind::Subordinate,
+    }
+}
+
+/// How many ids a map has; see user_namespaces(7).
+fn ids_in(map: &str) -> u64 {
+    map.lines()
+        .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok())
+        .sum()
+}
 
 /// What will be mapped behind the user's own ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,6 +244,13 @@ mod tests {
             [(300_000, 1000)]
         );
         assert_eq!(from_table(table, None, Uid::from_raw(9)), []);
+    }
+
+    #[test]
+    fn ids_of_a_map_are_counted() {
+        assert_eq!(ids_in("         0          0 4294967295\n"), 4_294_967_295);
+        assert_eq!(ids_in(" 0 1000 1\n 1 100000 65536\n"), 65_537);
+        assert_eq!(ids_in(""), 0);
     }
 
     #[test]

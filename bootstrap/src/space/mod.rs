@@ -94,7 +94,7 @@ fn enter_blocked(wanted: Option<Kind>) -> Result<Space, Error> {
     let failed = |errno| Error::call("enter the build space", errno);
     let kind = match wanted {
         Some(kind) => namespace::become_root(kind).map(|()| kind)?,
-        None if geteuid().is_root() => Kind::Root,
+        None if geteuid().is_root() => ids::kind_of_root(),
         None => namespace::become_root_of_the_best()?,
     };
     let ignored = supervise::ignored_signals();

@@ -1,11 +1,12 @@
 //! Builds that are interrupted or killed.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
-use test_support::{Running, User};
+use test_support::{capture, Running, User};
 
 use crate::space_users::{Builder, Who, LIMIT};
 
@@ -95,6 +96,31 @@ fn ctrl_c_reaches_tools_and_builder_alike_and_is_told_once() {
         stderr.contains("singularity: stopped: SIGINT was received\n"),
         "{output}"
     );
+}
+
+#[test]
+fn a_build_that_is_stopped_stops_altogether_and_goes_on_later() {
+    let builder = Builder::new(Who::WithoutIds);
+    let text = "Bootstrap: busybox\n\n%post\n    sleep 1\n    echo there >/srv/file\n";
+    let running = Running::start(&mut builder.prepare(&[], "image.sqfs", text));
+    std::thread::sleep(Duration::from_millis(500));
+    // As Ctrl-Z does.
+    let group = Pid::from_raw(running.pid());
+    killpg(group, Signal::SIGTSTP).expect("it runs");
+    std::thread::sleep(Duration::from_millis(300));
+    let mut list = Command::new("ps");
+    list.args(["-o", "stat=", "-u", builder.ground.user().name()]);
+    let states = capture(&mut list).stdout();
+    let stopped = states
+        .lines()
+        .filter(|state| state.starts_with('T'))
+        .count();
+    assert!(stopped >= 3, "{states}");
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(!builder.path("image.sqfs").exists());
+    killpg(group, Signal::SIGCONT).expect("it is there");
+    running.wait(LIMIT).succeeded();
+    assert_eq!(builder.says("image.sqfs", "cat /srv/file"), "there");
 }
 
 #[test]

@@ -61,9 +61,11 @@ pub fn install(header: &Header, site: &Site<'_>) -> Result<(), Error> {
         return add(header, words(&header.include), site);
     };
     let installed = match agent {
-        Agent::Debootstrap | Agent::Mmdebstrap => debian::install(agent, header, site),
+        Agent::Debootstrap | Agent::Mmdebstrap => {
+            is_empty(site.root).and_then(|()| debian::install(agent, header, site))
+        }
         Agent::Yum | Agent::Dnf => rpm::install(header, words(&header.include), site),
-        Agent::Busybox => busybox::install(header, site),
+        Agent::Busybox => is_empty(site.root).and_then(|()| busybox::install(header, site)),
         Agent::Scratch => match header.include.first() {
             None => Ok(()),
             Some(package) => Err(Error::new(
@@ -79,6 +81,23 @@ pub fn install(header: &Header, site: &Site<'_>) -> Result<(), Error> {
         | Agent::DockerArchive => return add(header, words(&header.include), site),
     };
     installed.map_err(advised)
+}
+
+/// That nothing is in a root yet: what makes a base system follows the links of what
+/// is there, and those may lead to the host's files.
+fn is_empty(root: &Path) -> Result<(), Error> {
+    let step = || format!("install a base system in {}", Shown::new(root));
+    for entry in std::fs::read_dir(root).map_err(|error| Error::io(step(), &error))? {
+        let entry = entry.map_err(|error| Error::io(step(), &error))?;
+        let name = entry.file_name();
+        // A new file system has it.
+        if name != "lost+found" {
+            let cause = format!("it is not empty: {} is there", Shown::new(&name));
+            return Err(Error::new(step(), cause)
+                .hint("take a new image (singularity create), or leave the base system out"));
+        }
+    }
+    Ok(())
 }
 
 /// What a tool's words mean for whoever wrote the definition.
@@ -292,6 +311,18 @@ mod tests {
         assert_eq!(local("copy:/srv/repo"), Some(Path::new("/srv/repo")));
         assert_eq!(local("file://host"), None);
         assert_eq!(local("http://host/repo"), None);
+    }
+
+    #[test]
+    fn a_base_system_is_installed_where_nothing_is() {
+        let root = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(root.path().join("lost+found")).expect("made");
+        is_empty(root.path()).expect("as a new file system is");
+        std::os::unix::fs::symlink("/etc", root.path().join("etc")).expect("linked");
+        let refused = is_empty(root.path()).expect_err("a link is there");
+        assert!(refused
+            .to_string()
+            .ends_with("it is not empty: etc is there"));
     }
 
     #[test]

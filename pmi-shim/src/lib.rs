@@ -53,6 +53,9 @@ mod meet;
 
 pub mod client;
 pub mod core;
+pub mod munge;
+pub mod names;
+pub mod net;
 pub mod seat;
 pub mod server;
 pub mod wire1;

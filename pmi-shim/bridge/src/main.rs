@@ -14,6 +14,7 @@
 
 mod member;
 mod node;
+mod nodes;
 mod pipe;
 mod pmi_app;
 mod pmi_host;

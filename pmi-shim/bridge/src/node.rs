@@ -16,6 +16,7 @@ use pmi_shim::core::{Host, Interest};
 use pmi_shim::seat::{Hello, HostInterface, Refused, GREETING};
 
 use crate::member::{wait, Member, Outcome};
+use crate::nodes::Nodes;
 use crate::pmi_host::PmiHost;
 use crate::seating::{Asking, Belongings, Came};
 use crate::sys;
@@ -137,7 +138,7 @@ impl Node {
             return;
         }
         if self.member.is_none() {
-            match host_for(&hello, self.munge.take()) {
+            match host_for(&hello, self.munge.take(), now) {
                 Ok(host) => {
                     let make_app = crate::app_for(hello.app);
                     self.member = Some(Member::new(host, make_app, now));
@@ -184,11 +185,16 @@ fn difference(one: &Hello, other: &Hello) -> Option<&'static str> {
     }
 }
 
-fn host_for(hello: &Hello, _munge: Option<OwnedFd>) -> Result<Box<dyn Host>, String> {
+fn host_for(hello: &Hello, munge: Option<OwnedFd>, now: Instant) -> Result<Box<dyn Host>, String> {
     match &hello.host {
         HostInterface::Pmi1 { .. } => Ok(Box::new(PmiHost::new(Wire::One, hello.size))),
         HostInterface::Pmi2 => Ok(Box::new(PmiHost::new(Wire::Two, hello.size))),
-        HostInterface::Slurm(_) => Err("no service between the nodes".into()),
+        HostInterface::Slurm(step) => {
+            let nodes = Nodes::new(step, hello.size, munge, now);
+            nodes
+                .map(|nodes| Box::new(nodes) as Box<dyn Host>)
+                .map_err(|why| format!("bridge between the nodes of step {}: {why}", step.id))
+        }
         HostInterface::Pmix => Err("a PMIx server is no host for a node".into()),
     }
 }

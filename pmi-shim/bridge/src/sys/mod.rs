@@ -49,3 +49,13 @@ pub fn poll(wanted: &[(RawFd, bool)], timeout: i32) -> Result<(), Errno> {
     let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
     Errno::result(count).map(drop)
 }
+
+/// 32 bytes from the kernel's source of random numbers. See getrandom(2).
+pub fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    // SAFETY: the buffer is ours and as long as is said; up to 256 bytes are never cut short.
+    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    // It fails only on kernels older than any that runs this program.
+    assert_eq!(length, 32, "getrandom(2) failed");
+    bytes
+}

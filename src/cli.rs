@@ -83,6 +83,8 @@ pub enum Verb {
     Images(ImageVerb),
     /// `singularity config`
     Config(Config),
+    /// `singularity mpi`
+    Mpi(Mpi),
     /// `singularity generate`
     Generate(Generate),
 }
@@ -216,6 +218,7 @@ impl Subcommand for Verb {
                 verb::<Run>("run", "Run an image's runscript"),
                 verb::<Shell>("shell", "Run a shell in an image"),
                 verb::<Test>("test", "Run an image's own test"),
+                plain_verb::<Mpi>("mpi", "Check how launchers and the MPI of an image meet"),
                 plain_verb::<Config>("config", "Check or show the site's configuration"),
                 verb::<Generate>("generate", "Write manual pages or shell completions").hide(true),
             ])
@@ -229,7 +232,7 @@ impl Subcommand for Verb {
     fn has_subcommand(name: &str) -> bool {
         matches!(
             name,
-            "exec" | "run" | "shell" | "test" | "config" | "generate"
+            "exec" | "run" | "shell" | "test" | "mpi" | "config" | "generate"
         ) || ImageVerb::NAMES.contains(&name)
     }
 }
@@ -248,6 +251,7 @@ impl FromArgMatches for Verb {
             "run" => Run::from_arg_matches_mut(options).map(Self::Run),
             "shell" => Shell::from_arg_matches_mut(options).map(Self::Shell),
             "test" => Test::from_arg_matches_mut(options).map(Self::Test),
+            "mpi" => Mpi::from_arg_matches_mut(options).map(Self::Mpi),
             "config" => Config::from_arg_matches_mut(options).map(Self::Config),
             "generate" => Generate::from_arg_matches_mut(options).map(Self::Generate),
             name => ImageVerb::parsed(name, options)
@@ -465,6 +469,41 @@ pub enum ConfigVerb {
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
     },
+}
+
+/// Check how launchers and the MPI of an image meet
+#[derive(Debug, Args)]
+pub struct Mpi {
+    /// What of it.
+    #[command(subcommand)]
+    pub verb: MpiVerb,
+}
+
+/// What can be done about MPI.
+#[derive(Debug, Subcommand)]
+pub enum MpiVerb {
+    /// Say what the host offers, what the image holds, and how they will meet
+    #[command(after_help = MPI_EXIT_STATUS)]
+    Check(MpiCheck),
+}
+
+const MPI_EXIT_STATUS: &str = "\
+Exit status:
+  0    they meet: with this job's launcher, or outside of a job with one of the host's;
+       without an image, the host has been described
+  1    they do not meet, or no launcher was found
+  255  it could not be found out
+  2    wrong usage";
+
+/// What `mpi check` looks at
+#[derive(Debug, Args)]
+pub struct MpiCheck {
+    /// Write one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+    /// The image, and a program in it with its arguments
+    #[arg(num_args = 0.., trailing_var_arg = true, value_names = ["IMAGE", "PROGRAM"], value_hint = ValueHint::FilePath)]
+    pub words: Vec<OsString>,
 }
 
 /// Write manual pages or shell completions

@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod cmd;
 pub mod env_file;
+pub mod json;
 pub mod libexec;
 pub mod log;
 pub mod manual;
@@ -42,6 +43,7 @@ pub fn run(mut words: Vec<OsString>) -> u8 {
         Verb::Run(options) => cmd::run::run(options),
         Verb::Shell(options) => cmd::shell::shell(options),
         Verb::Test(options) => cmd::test::test(options),
+        Verb::Mpi(options) => return cmd::mpi::mpi(options),
         Verb::Config(options) => cmd::config::config(options),
         Verb::Generate(what) => cmd::generate::generate(what),
         Verb::Images(_) => cmd::builder::become_builder(&words),

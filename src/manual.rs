@@ -81,10 +81,55 @@ impl Text {
             "run" => RUN,
             "shell" => SHELL,
             "test" => TEST,
+            "mpi" => MPI,
             _ => COMMAND,
         }
     }
 }
+
+const MPI: Text = Text {
+    synopsis: r##"
+.B singularity mpi check
+.RB [ \-\-json ]
+.RI [ IMAGE " [" PROGRAM " [" ARGUMENT ]...]]
+"##,
+    description: r##"
+Says how the launcher of MPI on the host and the MPI in an image will meet, without
+starting a rank: directly, over the bridge, or not at all, and what that costs.
+.PP
+Called by a launcher
+.RB ( "mpirun \-np 1 singularity mpi check" ...)
+it describes that one: its interface and version, the rank's numbers, the directories of
+its PMIx server.
+Called by hand it looks for the launchers in
+.B PATH
+and says it for each.
+.PP
+Of the host it tells whether ranks may copy from each other's memory (CMA), whether user
+namespaces are allowed, the size of
+.IR /dev/shm ,
+libraries and devices of fast networks, and whether the bridge is installed.
+Of the image it tells which MPI, PMI and fabric libraries are in the usual places, and
+which of them PROGRAM is linked with; nothing of the image is executed.
+Without IMAGE only the host is described.
+.PP
+The exit status is 0 if they meet: with the launcher that called it, or else with one of
+the host's.
+It is 1 if they do not, or if there is no launcher.
+.PP
+With
+.B \-\-json
+it prints one object with the members
+.IR host ", " image ", " launchers " (each with " launcher ", " version ", " meeting ,
+.IR why " and " cost "), " advice " and " meets .
+"##,
+    examples: r##"
+.EX
+singularity mpi check app.sqfs ./app
+mpirun \-np 1 singularity mpi check \-\-json app.sqfs ./app
+.EE
+"##,
+};
 
 const COMMAND: Text = Text {
     synopsis: r##"

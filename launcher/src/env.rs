@@ -17,7 +17,7 @@ use crate::site::Pattern;
 
 /// Where programs are looked for in an image; the host's `PATH` means the host's
 /// directories.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The prefix of variables that are set inside without it, and win.
 const INSIDE: &[u8] = b"SINGULARITYENV_";

@@ -275,7 +275,7 @@ fn receive(from: &OwnedFd, path: &Path) -> Result<(OwnedFd, File), Error> {
 }
 
 /// The failure that the child told of: what [`send`] wrote.
-fn told(words: &[u8]) -> Error {
+pub(crate) fn told(words: &[u8]) -> Error {
     let text = String::from_utf8_lossy(words);
     let (message, hint) = text.split_once('\0').unwrap_or((&text, ""));
     let (step, cause) = message.split_once(": ").unwrap_or(("enter", message));

@@ -137,6 +137,16 @@ pub fn group_ids(first: u32) -> Vec<u32> {
     gids
 }
 
+/// Size and free space of the file system at `path`, in bytes. See statvfs(3).
+pub fn space_at(path: &Path) -> Option<(u64, u64)> {
+    let stat = nix::sys::statvfs::statvfs(path).ok()?;
+    let unit = stat.fragment_size();
+    Some((
+        unit.saturating_mul(stat.blocks()),
+        unit.saturating_mul(stat.blocks_available()),
+    ))
+}
+
 /// A line of passwd(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {

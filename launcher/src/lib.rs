@@ -26,6 +26,7 @@ pub mod host;
 mod join;
 pub mod kernel;
 pub mod lock;
+pub mod look;
 pub mod meeting;
 mod mount;
 mod namespace;

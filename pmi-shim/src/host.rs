@@ -115,6 +115,19 @@ impl Host {
         }
     }
 
+    /// What would be found out under this launcher, of a job of several ranks: for
+    /// saying beforehand what follows.
+    pub fn under(launcher: Launcher, interface: Interface, is_intels: bool) -> Self {
+        Host {
+            launcher,
+            interfaces: vec![interface],
+            rank: Some(0),
+            size: Some(4),
+            is_intels,
+            ..Host::none()
+        }
+    }
+
     /// What is found out where nobody launched us.
     pub fn nobody() -> Self {
         Host::none()

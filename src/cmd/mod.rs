@@ -5,6 +5,7 @@ pub mod config;
 pub mod enter;
 pub mod exec;
 pub mod generate;
+pub mod mpi;
 pub mod run;
 pub mod shell;
 pub mod test;

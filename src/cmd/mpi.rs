@@ -1,0 +1,434 @@
+//! `singularity mpi check`: what the host offers, what an image holds, and how they will
+//! meet.
+//!
+//! Owns: gathering these and saying them, to people and to scripts. Never: starts the
+//! program, or decides: that is [`pmi_shim::meet`]'s, as in a real start.
+
+mod host;
+mod launchers;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use image::mpi::{survey, Depth, LibraryKind, Question, Root};
+use image::{Image, Shown};
+use launcher::request::Entry;
+use launcher::{fds, meeting, site, Error, Host, Request};
+use pmi_shim::{Bridge, Choice, Facts, Host as Launcher, Meeting, Mpi, Program};
+
+use crate::cli::{Mpi as Options, MpiCheck, MpiVerb};
+use crate::json::Json;
+use crate::libexec::libexec;
+use crate::{log, output};
+
+use self::launchers::Found;
+
+/// The status that says that launcher and image do not meet.
+const DO_NOT_MEET: u8 = 1;
+
+/// Carries the verb out, and returns the exit status.
+pub fn mpi(options: Options) -> u8 {
+    let MpiVerb::Check(options) = options.verb;
+    match check(options) {
+        Ok(true) => 0,
+        Ok(false) => DO_NOT_MEET,
+        Err(error) => {
+            log::error(&error);
+            error.exit_status()
+        }
+    }
+}
+
+/// What an image holds, and what its program uses.
+struct Inside {
+    libraries: Vec<(String, String, String)>,
+    program: Program,
+}
+
+/// One launcher, and how it meets the program.
+struct Row {
+    command: String,
+    version: String,
+    meeting: Option<Meeting>,
+}
+
+fn check(options: MpiCheck) -> Result<bool, Error> {
+    let host = Host::gather();
+    let environment = pmi_shim::Environment::of(&host.environment);
+    let launcher = pmi_shim::detect(&environment, launcher::is_socket);
+    let helper = libexec()?.join("pmi-bridge");
+    let has_bridge = helper.is_file();
+    let mut words = options.words.into_iter();
+    let image = words.next().map(PathBuf::from);
+    let program: Vec<OsString> = words.collect();
+    let inside = match &image {
+        Some(path) => Some(look(path, &program, &host)?),
+        None => None,
+    };
+    let meet = |launcher: &Launcher| {
+        let facts = Facts {
+            program: inside.as_ref()?.asked(),
+            choice: Choice::Auto,
+            has_bridge,
+        };
+        Some(pmi_shim::meet(launcher, &facts))
+    };
+    let rows: Vec<Row> = if launcher.is_rank() {
+        vec![Row {
+            command: launcher.launcher.name().to_owned(),
+            version: host::interface(&launcher),
+            meeting: meet(&launcher),
+        }]
+    } else {
+        let path = host.variable("PATH").unwrap_or_default();
+        let found = launchers::all(path);
+        let row = |found: Found| Row {
+            meeting: meet(&found.host),
+            command: found.command,
+            version: found.version,
+        };
+        found.into_iter().map(row).collect()
+    };
+    let facts = host::facts(&launcher, &environment, has_bridge.then_some(&*helper));
+    let advice = advice(&facts, inside.as_ref(), &rows, has_bridge);
+    let meets = |row: &Row| !matches!(row.meeting, Some(Meeting::Refuse { .. }));
+    let fine = match &inside {
+        None => true,
+        Some(inside) => inside.uses_none() || rows.iter().any(meets),
+    };
+    let text = match options.json {
+        true => json(
+            &facts,
+            image.as_deref(),
+            inside.as_ref(),
+            &rows,
+            &advice,
+            fine,
+        ),
+        false => plain(&facts, image.as_deref(), inside.as_ref(), &rows, &advice),
+    };
+    output::print(&text)?;
+    Ok(fine)
+}
+
+impl Inside {
+    /// The program if one was named, else any that uses what the image holds.
+    fn asked(&self) -> Program {
+        self.program.clone()
+    }
+
+    fn uses_none(&self) -> bool {
+        match &self.program {
+            Program::Without => true,
+            Program::With(_) => false,
+            Program::Perhaps(candidates) => candidates.is_empty(),
+        }
+    }
+
+    fn described(&self) -> String {
+        match &self.program {
+            Program::Without => "uses no MPI".to_owned(),
+            Program::With(mpi) => mpi.shown.clone(),
+            Program::Perhaps(candidates) if candidates.is_empty() => "uses no MPI".to_owned(),
+            Program::Perhaps(candidates) => {
+                let names: Vec<_> = candidates.iter().map(|mpi| mpi.shown.as_str()).collect();
+                format!("perhaps {}", names.join(", or "))
+            }
+        }
+    }
+}
+
+/// Looks into the image: a directory from here, a file by entering it.
+fn look(path: &Path, program: &[OsString], host: &Host) -> Result<Inside, Error> {
+    let image = Image::open(path)?;
+    let words = program.to_vec();
+    let site = site::load()?;
+    let nobody = Launcher::nobody();
+    let request = Request {
+        site,
+        ..Request::new(image, Entry::Exec(words.clone()), nobody)
+    };
+    let limits = fds::Limits::make_room();
+    let told = launcher::look::inside(&request, host, || told_inside(&words))?;
+    limits.restore();
+    Ok(read_told(&told))
+}
+
+/// Runs in the image.
+fn told_inside(words: &[OsString]) -> Vec<u8> {
+    let Ok(root) = Root::open(Path::new("/")) else {
+        return Vec::new();
+    };
+    let mut text = String::new();
+    for library in survey(&root) {
+        let kind = match library.kind {
+            LibraryKind::Mpi(family) => format!("MPI\t{}", family.name()),
+            other => format!("library\t{}", other.name()),
+        };
+        let version = library.version.map(|v| v.to_string()).unwrap_or_default();
+        text.push_str(&format!(
+            "{kind}\t{version}\t{}\n",
+            Shown::new(&library.path)
+        ));
+    }
+    let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    // Without a program it is as if a shell were asked about: any of the image's.
+    let shell = [OsString::from("sh")];
+    let program = meeting::program_in(
+        &root,
+        &Question {
+            words: if words.is_empty() { &shell } else { words },
+            path: OsStr::new(launcher::env::PATH),
+            library_path: None,
+            directory: &directory,
+            depth: Depth::Thorough,
+        },
+    );
+    let (form, candidates) = match program {
+        Program::Without => ("without", Vec::new()),
+        Program::With(mpi) => ("with", vec![mpi]),
+        Program::Perhaps(candidates) => ("perhaps", candidates),
+    };
+    text.push_str(&format!("program\t{form}\n"));
+    for mpi in candidates {
+        text.push_str(&format!(
+            "candidate\t{:?}\t{}\t{:?}\t{}\n",
+            mpi.family,
+            mpi.major.map(|major| major.to_string()).unwrap_or_default(),
+            mpi.clients,
+            mpi.shown
+        ));
+    }
+    text.into_bytes()
+}
+
+fn read_told(told: &[u8]) -> Inside {
+    use pmi_shim::{Client, Family};
+    let text = String::from_utf8_lossy(told);
+    let mut libraries = Vec::new();
+    let (mut form, mut candidates) = ("without".to_owned(), Vec::new());
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        match fields.as_slice() {
+            ["MPI" | "library", name, version, path] => {
+                libraries.push((
+                    (*name).to_owned(),
+                    (*version).to_owned(),
+                    (*path).to_owned(),
+                ));
+            }
+            ["program", told] => form = (*told).to_owned(),
+            ["candidate", family, major, clients, shown] => {
+                let families = [
+                    Family::OpenMpi,
+                    Family::Mpich,
+                    Family::IntelMpi,
+                    Family::Mvapich,
+                    Family::CrayMpich,
+                ];
+                let is_named = |known: &&Family| format!("{known:?}") == *family;
+                candidates.push(Mpi {
+                    family: families
+                        .iter()
+                        .find(is_named)
+                        .copied()
+                        .unwrap_or(Family::Unknown),
+                    major: major.parse().ok(),
+                    clients: [Client::Pmix, Client::Pmi1, Client::Pmi2]
+                        .into_iter()
+                        .filter(|client| clients.contains(&format!("{client:?}")))
+                        .collect(),
+                    shown: (*shown).to_owned(),
+                });
+            }
+            _ => {}
+        }
+    }
+    let program = match (form.as_str(), candidates.len()) {
+        ("with", 1) => Program::With(candidates.remove(0)),
+        ("perhaps", _) => Program::Perhaps(candidates),
+        _ => Program::Without,
+    };
+    Inside { libraries, program }
+}
+
+fn way(meeting: &Meeting) -> &'static str {
+    match meeting {
+        Meeting::Pass { warning: None, .. } => "directly",
+        Meeting::Pass { .. } => "not known",
+        Meeting::Bridge { .. } => "over the bridge",
+        Meeting::Refuse { .. } => "not at all",
+    }
+}
+
+/// What it costs, as measured (docs/PERFORMANCE.md).
+fn cost(meeting: &Meeting) -> &'static str {
+    match meeting {
+        Meeting::Pass { .. } => "nothing",
+        Meeting::Bridge {
+            bridge: Bridge::Rank(_),
+            ..
+        } => "up to 20 ms a rank before it starts, and a process beside each",
+        Meeting::Bridge {
+            bridge: Bridge::Node(_),
+            ..
+        } => "up to 20 ms a node before its ranks start, and a process on each",
+        Meeting::Bridge {
+            bridge: Bridge::Both(_),
+            ..
+        } => "up to 40 ms a rank before it starts, and a process beside each and on each node",
+        Meeting::Refuse { .. } => "the ranks do not start",
+    }
+}
+
+fn why(meeting: &Meeting) -> &str {
+    match meeting {
+        Meeting::Pass { why, .. } | Meeting::Bridge { why, .. } => why,
+        Meeting::Refuse { line, .. } => line,
+    }
+}
+
+/// What to change for better.
+fn advice(
+    facts: &[host::Fact],
+    inside: Option<&Inside>,
+    rows: &[Row],
+    has_bridge: bool,
+) -> Vec<String> {
+    let mut advice: Vec<String> = facts
+        .iter()
+        .filter_map(|fact| fact.advice.clone())
+        .collect();
+    if rows.is_empty() {
+        advice.push("no launcher of MPI is in PATH: load a module, or install one".to_owned());
+    }
+    if !has_bridge {
+        advice.push(
+            "without pmi-bridge only launchers and libraries of one kind meet: make install puts it there"
+                .to_owned(),
+        );
+    }
+    for row in rows {
+        if let Some(Meeting::Refuse { hint, .. }) = &row.meeting {
+            advice.push(format!("{}: {hint}", row.command));
+        }
+    }
+    let directly: Vec<_> = rows
+        .iter()
+        .filter(|row| matches!(row.meeting, Some(Meeting::Pass { warning: None, .. })))
+        .map(|row| row.command.as_str())
+        .collect();
+    let bridged = rows
+        .iter()
+        .any(|row| matches!(row.meeting, Some(Meeting::Bridge { .. })));
+    if bridged && !directly.is_empty() && inside.is_some_and(|inside| !inside.uses_none()) {
+        advice.push(format!(
+            "{} meets the image directly",
+            directly.join(", or ")
+        ));
+    }
+    if inside.is_some_and(
+        |inside| matches!(&inside.program, Program::Perhaps(candidates) if candidates.len() > 1),
+    ) {
+        advice.push("name the program: singularity mpi check IMAGE PROGRAM".to_owned());
+    }
+    advice
+}
+
+fn plain(
+    facts: &[host::Fact],
+    image: Option<&Path>,
+    inside: Option<&Inside>,
+    rows: &[Row],
+    advice: &[String],
+) -> String {
+    let mut text = String::from("Host\n");
+    for fact in facts {
+        text.push_str(&format!("  {:18} {}\n", fact.name, fact.text));
+    }
+    if let (Some(image), Some(inside)) = (image, inside) {
+        text.push_str(&format!("Image {}\n", Shown::new(image)));
+        for (name, version, path) in &inside.libraries {
+            let name = format!("{name} {version}");
+            text.push_str(&format!("  {:18} {path}\n", name.trim_end()));
+        }
+        if inside.libraries.is_empty() {
+            text.push_str("  no MPI, PMI or fabric library in the usual places\n");
+        }
+        text.push_str(&format!("  {:18} {}\n", "program", inside.described()));
+    }
+    let heading = match inside {
+        Some(_) => "How they meet\n",
+        None => "Launchers\n",
+    };
+    text.push_str(heading);
+    for row in rows {
+        text.push_str(&format!("  {} ({})\n", row.command, row.version));
+        if let Some(meeting) = &row.meeting {
+            text.push_str(&format!("    {}: {}\n", way(meeting), why(meeting)));
+            text.push_str(&format!("    costs {}\n", cost(meeting)));
+        }
+    }
+    if rows.is_empty() {
+        text.push_str("  no launcher was found\n");
+    }
+    if !advice.is_empty() {
+        text.push_str("What to change\n");
+        for line in advice {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text
+}
+
+fn json(
+    facts: &[host::Fact],
+    image: Option<&Path>,
+    inside: Option<&Inside>,
+    rows: &[Row],
+    advice: &[String],
+    fine: bool,
+) -> String {
+    let facts = facts
+        .iter()
+        .map(|fact| (fact.key, fact.value.clone()))
+        .collect();
+    let library = |(name, version, path): &(String, String, String)| {
+        let version = (!version.is_empty()).then_some(version.as_str());
+        Json::Object(vec![
+            ("name", name.as_str().into()),
+            ("version", version.into()),
+            ("path", path.as_str().into()),
+        ])
+    };
+    let row = |row: &Row| {
+        Json::Object(vec![
+            ("launcher", row.command.as_str().into()),
+            ("version", row.version.as_str().into()),
+            ("meeting", row.meeting.as_ref().map(way).into()),
+            ("why", row.meeting.as_ref().map(why).into()),
+            ("cost", row.meeting.as_ref().map(cost).into()),
+        ])
+    };
+    let image = inside.map(|inside| {
+        Json::Object(vec![
+            (
+                "path",
+                image.map(|path| Shown::new(path).to_string()).into(),
+            ),
+            (
+                "libraries",
+                Json::List(inside.libraries.iter().map(library).collect()),
+            ),
+            ("program", inside.described().into()),
+        ])
+    });
+    let all = Json::Object(vec![
+        ("host", Json::Object(facts)),
+        ("image", image.unwrap_or(Json::Null)),
+        ("launchers", Json::List(rows.iter().map(row).collect())),
+        ("advice", advice.to_vec().into()),
+        ("meets", fine.into()),
+    ]);
+    format!("{all}\n")
+}

@@ -10,6 +10,7 @@ pub mod agents;
 pub mod definition;
 mod failure;
 pub mod log;
+pub mod oci;
 pub mod pack;
 pub mod place;
 pub mod progress;
@@ -50,6 +51,8 @@ fn carry_out(verb: ImageVerb) -> Result<(), Error> {
         ImageVerb::Expand(options) => verbs::expand::expand(&options),
         ImageVerb::Copy(options) => verbs::copy::copy(&options),
         ImageVerb::Convert(options) => verbs::convert::convert(&options),
+        ImageVerb::Pull(options) => verbs::pull::pull(&options),
+        ImageVerb::Cache(options) => verbs::cache::cache(&options),
         ImageVerb::Inspect(options) => verbs::inspect::inspect(&options),
         verb => Err(Error::new(format!("{verb:?}"), "not there yet")),
     }

@@ -219,11 +219,12 @@ impl<R: Read> Members<R> {
         extension: &mut Extension,
         size: u64,
     ) -> io::Result<Member> {
-        let number = |value: io::Result<u64>, what: &str| {
-            value.map_err(|_| damaged(format!("{what} is no number")))
-        };
-        let id = |value: io::Result<u64>, what: &str| {
-            u32::try_from(number(value, what)?).map_err(|_| damaged(format!("{what} is too large")))
+        let id = |field: &[u8], value: io::Result<u64>, what: &str| {
+            if is_blank(field) {
+                return Ok(0);
+            }
+            let number = value.map_err(|_| damaged(format!("{what} is no number")))?;
+            u32::try_from(number).map_err(|_| damaged(format!("{what} is too large")))
         };
         let kind = header.entry_type();
         let sort = match kind {
@@ -304,11 +305,11 @@ impl<R: Read> Members<R> {
             mode: header.mode().map_err(|_| damaged("a mode is no number"))? & 0o7777,
             uid: match extension.uid {
                 Some(uid) => uid,
-                None => id(header.uid(), "an owner")?,
+                None => id(&header.as_old().uid, header.uid(), "an owner")?,
             },
             gid: match extension.gid {
                 Some(gid) => gid,
-                None => id(header.gid(), "a group")?,
+                None => id(&header.as_old().gid, header.gid(), "a group")?,
             },
             modified,
             device,
@@ -502,9 +503,17 @@ impl<R: Read> Read for Members<R> {
     }
 }
 
+/// Some writers leave out numbers that they have nothing to say for.
+fn is_blank(field: &[u8]) -> bool {
+    field.iter().all(|byte| matches!(byte, 0 | b' '))
+}
+
 /// Times before 1970 are in binary, which the crate reads without their sign.
 fn modified(header: &Header) -> io::Result<i64> {
     let field = &header.as_old().mtime;
+    if is_blank(field) {
+        return Ok(0);
+    }
     if field[0] == 0xff {
         let bytes = field.last_chunk::<8>().copied().unwrap_or_default();
         return Ok(i64::from_be_bytes(bytes));

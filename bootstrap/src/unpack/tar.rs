@@ -89,19 +89,8 @@ impl Options {
 /// A damaged archive, a name that leads out of the tree, a full disk; and all else
 /// but what [`Lost`] tells.
 pub fn tar(archive: impl Read, tree: &Path, options: &Options) -> Result<Lost, Error> {
-    let top = open(tree, DIRECTORY, Mode::empty())
-        .map_err(|errno| call(format!("open directory {}", Shown::new(tree)), errno))?;
     let mut members = Members::new(archive);
-    let mut unpacking = Unpacking {
-        top,
-        tree,
-        options,
-        made: HashSet::new(),
-        directories: HashMap::new(),
-        parent: None,
-        buffer: vec![0; 1 << 18],
-        lost: Lost::default(),
-    };
+    let mut unpacking = Unpacking::new(tree, options)?;
     let mut before = None;
     loop {
         match members.next_member() {
@@ -117,6 +106,20 @@ pub fn tar(archive: impl Read, tree: &Path, options: &Options) -> Result<Lost, E
         .drain()
         .map_err(|error| unpacking.unreadable(None, error))?;
     unpacking.finish()
+}
+
+/// Makes a directory in the tree with those above it, where they are missing, as a
+/// layer would that has a file in it.
+///
+/// # Errors
+/// A full disk; a path with `..`.
+pub fn make_directory(tree: &Path, path: &[u8], options: &Options) -> Result<(), Error> {
+    let mut unpacking = Unpacking::new(tree, options)?;
+    let parts = parts(path).map_err(|why| unpacking.refused(path, why))?;
+    unpacking
+        .parent(&parts, timespec(Time::default()))
+        .map_err(|errno| unpacking.failed(path, errno))?;
+    unpacking.finish().map(drop)
 }
 
 /// The parts of a member's name, or why it is refused. No parts: the top itself.
@@ -235,6 +238,21 @@ fn times(modified: Timespec) -> Timestamps {
 }
 
 impl<'a> Unpacking<'a> {
+    fn new(tree: &'a Path, options: &'a Options) -> Result<Self, Error> {
+        let top = open(tree, DIRECTORY, Mode::empty())
+            .map_err(|errno| call(format!("open directory {}", Shown::new(tree)), errno))?;
+        Ok(Self {
+            top,
+            tree,
+            options,
+            made: HashSet::new(),
+            directories: HashMap::new(),
+            parent: None,
+            buffer: vec![0; 1 << 18],
+            lost: Lost::default(),
+        })
+    }
+
     fn unreadable(&self, before: Option<&[u8]>, error: io::Error) -> Error {
         // A layer's reader tells more than an io::Error can.
         if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {

@@ -2,6 +2,7 @@
 //!
 //! Owns: what each does, in order. The work is done elsewhere.
 
+pub mod cache;
 pub mod convert;
 pub mod copy;
 pub mod create;
@@ -9,6 +10,7 @@ pub mod expand;
 pub mod export;
 pub mod import;
 pub mod inspect;
+pub mod pull;
 
 use std::path::Path;
 

@@ -1,8 +1,10 @@
 //! Real MPI programs in real images under real launchers, as ordinary users
 //! start them.
 
+mod check;
 mod faults;
 mod hosts;
 mod like;
+mod meeting;
 mod ranks;
 mod sharing;

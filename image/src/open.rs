@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use crate::erofs::Erofs;
 use crate::error::{not_a_file, Error, Fault};
-use crate::ext::Ext;
-use crate::read::FileAt;
+use crate::ext::{self, Ext};
+use crate::read::{read_up_to, FileAt};
 use crate::recognise::{recognise, Format, Partition, Recognised, Superblock};
 use crate::squashfs::Squashfs;
 
@@ -184,6 +184,15 @@ impl Image {
             Some(Superblock::Ext(facts)) => Some(facts),
             _ => None,
         }
+    }
+
+    /// The same, read again: a writer may have changed it since the image was opened.
+    pub fn ext_now(&self) -> Option<Ext> {
+        let root = self.known.root?;
+        let mut block = [0; ext::LENGTH];
+        let at = root.offset.checked_add(ext::OFFSET)?;
+        let length = read_up_to(&FileAt::new(&self.file).ok()?, &mut block, at).ok()?;
+        ext::parse(block.get(..length)?, root.size)?.ok()
     }
 
     /// The `#!` line in front of the file system, without its newline.

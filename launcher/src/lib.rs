@@ -15,6 +15,7 @@ mod accounts;
 mod audit;
 pub mod bind;
 mod bridge;
+pub mod check;
 mod dev;
 pub mod env;
 mod error;

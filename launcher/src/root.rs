@@ -16,6 +16,7 @@ use nix::sys::resource::{getrlimit, Resource};
 use nix::sys::stat::{mkdirat, Mode};
 
 use crate::accounts;
+use crate::check;
 use crate::dev;
 use crate::error::{shown, Error, Step as _};
 use crate::fuse;
@@ -56,6 +57,8 @@ pub fn mount_image(plan: &Plan, image: &Image, host: &Host) -> Result<Option<Own
         .is_some_and(|root| root.filesystem == image::FileSystem::Ext)
     {
         lock::take(image, writable)?;
+        let search = host.variable("PATH").unwrap_or_default();
+        check::put_in_order(image, writable, search, host.acts_for_user())?;
     }
     match (how, image.root()) {
         (ImageMount::Kernel(_), Some(root)) => {

@@ -90,13 +90,15 @@ fn a_second_writer_and_a_reader_beside_a_writer_are_refused_in_one_line() {
     while !locked() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    for (options, cause) in [
-        (&["-w"][..], "another process uses it"),
-        (&[], "another process writes to it"),
-    ] {
+    let holder = format!(
+        "process {} (sh) of user {}",
+        writer.pid(),
+        ground.user().uid()
+    );
+    for (options, does) in [(&["-w"][..], "uses it"), (&[], "writes to it")] {
         let output = ground.inside_of(&image, options, "true");
         output.exited_with(255).wrote("").complained(&format!(
-            "singularity: lock image {name}: {cause}\nhint: wait for the other process to end\n"
+            "singularity: lock image {name}: {holder} {does}\nhint: wait for the other process to end\n"
         ));
     }
     writer.write(b"\n");

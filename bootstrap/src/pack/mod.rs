@@ -14,7 +14,7 @@ pub mod output;
 mod sif;
 mod squashfs;
 mod survey;
-mod tools;
+pub(crate) mod tools;
 
 use std::ffi::OsStr;
 use std::fmt;

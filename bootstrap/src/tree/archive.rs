@@ -38,16 +38,29 @@ pub fn archive(
     name: &str,
     epoch: Option<u64>,
 ) -> Result<(), Error> {
-    let mut writer = Writer {
-        output,
-        name,
-        names: HashMap::new(),
-        buffer: vec![0; 1 << 18],
-        epoch,
-    };
+    let mut writer = Writer::new(output, name, epoch);
     walk(tree, &mut writer)?;
-    writer.put(&[0; 2 * BLOCK])?;
-    writer.output.flush().map_err(|error| writing(name, &error))
+    writer.end()
+}
+
+/// Writes an archive in which the tree, or one of its files, is at another place:
+/// `place` is a relative path, below which all names are.
+///
+/// # Errors
+/// As [`archive`].
+pub fn archive_as(
+    tree: &dyn Tree,
+    file: Option<&Node>,
+    place: &Path,
+    output: &mut dyn Write,
+) -> Result<(), Error> {
+    let mut writer = Writer::new(output, "of files to copy", None);
+    writer.place = place.to_owned();
+    match file {
+        Some(file) => writer.visit(tree, Path::new(""), file)?,
+        None => walk(tree, &mut writer)?,
+    }
+    writer.end()
 }
 
 /// Whether the failure is that nobody reads the archive any more.
@@ -66,10 +79,13 @@ struct Writer<'a> {
     names: HashMap<(u64, u64), PathBuf>,
     buffer: Vec<u8>,
     epoch: Option<u64>,
+    /// What comes before every name.
+    place: PathBuf,
 }
 
 impl Visitor for Writer<'_> {
     fn visit(&mut self, tree: &dyn Tree, path: &Path, node: &Node) -> Result<(), Error> {
+        let path = &self.named(path);
         let mut name = b"./".to_vec();
         name.extend(path.as_os_str().as_bytes());
         if node.has_other_names() {
@@ -107,7 +123,33 @@ impl Visitor for Writer<'_> {
 /// The parts of a file that are not holes: where each begins, and its length.
 type Pieces = Vec<(u64, u64)>;
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(output: &'a mut dyn Write, name: &'a str, epoch: Option<u64>) -> Self {
+        Self {
+            output,
+            name,
+            names: HashMap::new(),
+            buffer: vec![0; 1 << 18],
+            epoch,
+            place: PathBuf::new(),
+        }
+    }
+
+    fn named(&self, path: &Path) -> PathBuf {
+        if path.as_os_str().is_empty() {
+            self.place.clone()
+        } else {
+            self.place.join(path)
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.put(&[0; 2 * BLOCK])?;
+        self.output
+            .flush()
+            .map_err(|error| writing(self.name, &error))
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.output
             .write_all(bytes)

@@ -49,6 +49,17 @@ impl Directory {
         }
     }
 
+    /// A file directly in it.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn child(&self, name: &OsStr) -> Result<Node, Error> {
+        let failed = |errno| call(format!("read {}", Shown::new(&self.path.join(name))), errno);
+        let stat = statat(&*self.top, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let name = CString::new(name.as_bytes()).map_err(|_| failed(Errno::INVAL))?;
+        node(&stat, Handle::Name(Rc::clone(&self.top), name)).ok_or_else(|| failed(Errno::INVAL))
+    }
+
     fn failed(&self, node: &Node, errno: Errno) -> Error {
         let name = match &node.handle {
             Handle::Name(_, name) => name.to_bytes(),

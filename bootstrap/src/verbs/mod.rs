@@ -11,6 +11,7 @@ pub mod export;
 pub mod import;
 pub mod inspect;
 pub mod pull;
+pub(crate) mod source;
 
 use std::path::Path;
 

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod agents;
+pub mod build;
 pub mod confined;
 pub mod definition;
 mod failure;
@@ -18,6 +19,8 @@ pub mod mounted;
 pub mod pack;
 pub mod place;
 pub mod progress;
+pub mod remote;
+pub mod source;
 pub mod space;
 pub mod tool;
 pub mod tree;
@@ -49,6 +52,8 @@ pub fn run(words: &[OsString]) -> u8 {
 
 fn carry_out(verb: ImageVerb) -> Result<(), Error> {
     match verb {
+        ImageVerb::Build(options) => build::build(&options),
+        ImageVerb::Bootstrap(options) => build::bootstrap(&options),
         ImageVerb::Create(options) => verbs::create::create(&options),
         ImageVerb::Import(options) => verbs::import::import(&options),
         ImageVerb::Export(options) => verbs::export::export(&options),

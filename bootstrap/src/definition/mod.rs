@@ -19,7 +19,7 @@ use std::path::Path;
 
 use launcher::Error;
 
-pub use arguments::{Argument, Arguments};
+pub use arguments::{is_name as is_argument_name, Argument, Arguments};
 pub use text::{meant, Fault, Located, Place, Text};
 
 /// A definition file that was read.

@@ -1,15 +1,18 @@
 //! `singularity convert`: an image in another format.
 
+use std::path::Path;
+
 use command::cli::images::Convert;
 use image::sif::{DataType, Descriptor, Details, Link, PartitionRole};
 use image::{FileSystem, Format as Image_, Image, Shown, Sif};
 use launcher::Error;
 
+use crate::build::{new_root, remember_owners};
 use crate::pack::{self, Format, Packing, SifObject};
-use crate::space::{self, Kind};
+use crate::space;
 use crate::tree::extract::Options;
 use crate::unpack;
-use crate::verbs::open_to_read;
+use crate::verbs::is_ext;
 use crate::workdir::WorkDir;
 
 /// Writes it.
@@ -17,9 +20,30 @@ use crate::workdir::WorkDir;
 /// # Errors
 /// A damaged image, a place that is taken, a full disk.
 pub fn convert(options: &Convert) -> Result<(), Error> {
-    let mut packing = Packing::new(&options.writing, false, &options.to)?;
-    let image = open_to_read(&options.from)?;
-    let is_same = std::fs::metadata(&options.to)
+    let packing = Packing::new(&options.writing, false, &options.to)?;
+    let image = Image::open(&options.from)?;
+    into(
+        image,
+        packing,
+        options.writing.tmpdir.as_deref(),
+        &options.to,
+    )
+}
+
+/// Writes what is in an image as another one at `to`.
+///
+/// # Errors
+/// As [`convert`].
+pub(crate) fn into(
+    image: Image,
+    mut packing: Packing,
+    tmpdir: Option<&Path>,
+    to: &Path,
+) -> Result<(), Error> {
+    if is_ext(&image) {
+        launcher::lock::take(&image, false)?;
+    }
+    let is_same = std::fs::metadata(to)
         .ok()
         .zip(image.file().metadata().ok())
         .is_some_and(|(there, here)| {
@@ -28,7 +52,7 @@ pub fn convert(options: &Convert) -> Result<(), Error> {
         });
     if is_same && packing.format == Format::Directory {
         return Err(Error::new(
-            format!("convert image {}", Shown::new(&options.from)),
+            format!("convert image {}", Shown::new(image.path())),
             "it cannot be put in its own place",
         )
         .hint("choose another name"));
@@ -36,38 +60,30 @@ pub fn convert(options: &Convert) -> Result<(), Error> {
     let as_it_is = packing.compression.is_none() && packing.epoch.is_none();
     if let Image_::Sif(sif) = image.format() {
         if packing.format == Format::Sif && as_it_is {
-            return pack::copy_objects(&image, sif, &|_| true, &packing, &options.to);
+            return pack::copy_objects(&image, sif, &|_| true, &packing, to);
         }
         keep_objects(&image, sif, &mut packing)?;
     }
     if as_it_is && fits(&image, packing.format) {
-        return pack::copy_file_system(&image, &packing, &options.to);
+        return pack::copy_file_system(&image, &packing, to);
     }
     if image.is_directory() && packing.format != Format::Directory {
         space::enter(None)?;
-        return pack::pack(&options.from, &packing, &options.to);
+        return pack::pack(image.path(), &packing, to);
     }
     if packing.format == Format::Directory {
         // What stays on the disk is to be the user's own.
-        return pack::unpack_into_place(&image, &packing, &options.to);
+        return pack::unpack_into_place(&image, &packing, to);
     }
     let space = space::enter(None)?;
-    let work = WorkDir::new(options.writing.tmpdir.as_deref())?;
-    let tree = work.path().join("root");
-    std::fs::create_dir(&tree)
-        .map_err(|error| Error::io(format!("make {}", Shown::new(&tree)), &error))?;
-    let lost = unpack::image(
-        &image,
-        &tree,
-        Options {
-            epoch: packing.epoch,
-        },
-    )?;
-    unpack::tell(&lost, true);
-    if space.kind() != Kind::Root && !lost.owners.is_empty() {
-        packing.owners = Some(lost.owners);
-    }
-    pack::pack(&tree, &packing, &options.to)
+    let work = WorkDir::new(tmpdir)?;
+    let tree = new_root(work.path(), "root")?;
+    let options = Options {
+        epoch: packing.epoch,
+    };
+    let lost = unpack::image(&image, &tree, options)?;
+    remember_owners(&mut packing, &space, lost);
+    pack::pack(&tree, &packing, to)
 }
 
 /// Whether the image's file system is one that the format holds.

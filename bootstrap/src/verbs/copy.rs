@@ -32,7 +32,7 @@ pub fn copy(options: &Copy) -> Result<(), Error> {
         .iter()
         .map(|file| found(file))
         .collect::<Result<Vec<_>, _>>()?;
-    into_image(Path::new(image), |tree| {
+    into_image(Path::new(image), |_, tree| {
         let mut all = Lost::default();
         let into_directory = files.len() > 1
             || destination.as_bytes().ends_with(b"/")

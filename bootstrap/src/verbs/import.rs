@@ -10,8 +10,10 @@ use command::cli::images::Import;
 use image::{Image, Shown};
 use launcher::Error;
 
+use crate::build::space_for;
 use crate::mounted::Mounted;
-use crate::space::{self, Kind};
+use crate::pack::Format;
+use crate::space::{self, Kind, Space};
 use crate::tree::extract::Lost;
 use crate::unpack::{self, tar};
 use crate::verbs::open_to_write;
@@ -42,7 +44,7 @@ pub fn import(options: &Import) -> Result<(), Error> {
     } else {
         sort(&options.source)?
     };
-    into_image(&options.image, |tree| match source {
+    into_image(&options.image, |_, tree| match source {
         Source::Input => archive(std::io::stdin(), "standard input", tree),
         Source::Archive(file) => archive(file, &Shown::new(&options.source).to_string(), tree),
         Source::Other(source) => {
@@ -81,11 +83,14 @@ fn archive(stream: impl Read + Send, name: &str, tree: &Path) -> Result<Lost, Er
 /// The image cannot be changed or is in use, and what `work` says.
 pub(crate) fn into_image(
     path: &Path,
-    work: impl FnOnce(&Path) -> Result<Lost, Error>,
+    work: impl FnOnce(&Space, &Path) -> Result<Lost, Error>,
 ) -> Result<(), Error> {
     let image = open_to_write(path)?;
     if image.is_directory() {
-        let lost = work(path)?;
+        let space = space_for(Format::Directory)?;
+        let tree = std::path::absolute(path)
+            .map_err(|error| Error::io("find the current directory", &error))?;
+        let lost = work(&space, &tree)?;
         unpack::tell(&lost, false);
         return Ok(());
     }
@@ -93,7 +98,7 @@ pub(crate) fn into_image(
     let space = space::enter(None)?;
     let place = WorkDir::new(None)?;
     let mounted = Mounted::new(&image, place.path(), space.kind())?;
-    let done = work(mounted.path());
+    let done = work(&space, mounted.path());
     let closed = mounted.close();
     let lost = done.map_err(|error| full(error, path))?;
     closed?;

@@ -13,9 +13,9 @@ pub mod definition;
 mod failure;
 pub mod files;
 pub mod log;
-pub mod oci;
 pub mod metadata;
 pub mod mounted;
+pub mod oci;
 pub mod pack;
 pub mod place;
 pub mod progress;
@@ -63,6 +63,5 @@ fn carry_out(verb: ImageVerb) -> Result<(), Error> {
         ImageVerb::Pull(options) => verbs::pull::pull(&options),
         ImageVerb::Cache(options) => verbs::cache::cache(&options),
         ImageVerb::Inspect(options) => verbs::inspect::inspect(&options),
-        verb => Err(Error::new(format!("{verb:?}"), "not there yet")),
     }
 }

@@ -84,7 +84,7 @@ impl Mounted {
         drop(file);
         let begun = Instant::now();
         loop {
-            if statfs(place).is_ok_and(|stat| stat.f_type as i64 == FUSE) {
+            if statfs(place).is_ok_and(|stat| stat.f_type == FUSE) {
                 mounted.open = true;
                 return Ok(mounted);
             }

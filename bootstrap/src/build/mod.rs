@@ -20,6 +20,7 @@ use crate::confined::Confined;
 use crate::definition::{Argument, Arguments, Definition};
 use crate::log::Log;
 use crate::pack::{self, Format, Packing};
+use crate::remote;
 use crate::source::{self, Source};
 use crate::space::{self, Kind, Space};
 use crate::tree::extract::Lost;
@@ -59,7 +60,9 @@ pub fn build(options: &Build) -> Result<(), Error> {
             from_archive(input, "standard input", packing, tmpdir, &options.image)
         }
         Source::Oci(address) => {
-            crate::remote::build(&address, &options.registry, packing, tmpdir, &options.image)
+            let source = remote::source(&address)?;
+            let registry = &options.registry;
+            remote::build(&source, registry, packing, tmpdir, &options.image)
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::definition::{Agent, App, Definition, Files, Located, Script, Stage, S
 use crate::files::{self, Origin};
 use crate::log::Log;
 use crate::metadata::{self, Metadata};
+use crate::remote;
 use crate::space::{Root, Space};
 use crate::tree::extract::{Lost, Options};
 use crate::unpack;
@@ -81,7 +82,13 @@ impl Builder<'_> {
                     Agent::Docker => format!("docker://{}", from.value),
                     agent => format!("{}:{}", agent.name(), from.value),
                 };
-                crate::remote::unpack(&address, self.registry, self.tree, self.log, metadata)?
+                let source = remote::source(&address)?;
+                let progress = self.log.progress();
+                let scratch = Some(self.scratch);
+                let (lost, own) =
+                    remote::unpack(&source, self.registry, scratch, self.tree, progress)?;
+                *metadata = own;
+                lost
             }
             _ => Lost::default(),
         };
@@ -291,7 +298,7 @@ impl Builder<'_> {
             ..text.clone()
         };
         self.inside(&sourced, name, root, None, variables)
-            .map_err(|error| error_of_test(error))
+            .map_err(error_of_test)
     }
 
     /// Removes what another build of the same definition would have otherwise.

@@ -111,6 +111,16 @@ impl Reading {
         if text.trim().is_empty() {
             return Err(missing("RunScript", at, "a line of the script"));
         }
+        // A line that is one quoted word is what is in the quotes.
+        let rules = Rules {
+            variables: None,
+            refuse_operators: false,
+        };
+        if text.trim().starts_with(['"', '\'']) {
+            if let Ok([word]) = split(rest, rules).as_deref() {
+                text.clone_from(&word.text);
+            }
+        }
         text.push('\n');
         let script = self.script.get_or_insert_with(|| Script {
             text: String::new(),

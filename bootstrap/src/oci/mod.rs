@@ -42,6 +42,8 @@ use launcher::Error;
 
 pub use reference::{Reference, Source};
 
+use crate::definition::Script;
+use crate::metadata::Metadata;
 use crate::progress::Progress;
 use crate::tree::extract::Lost;
 use crate::unpack;
@@ -183,61 +185,23 @@ impl Image {
         labels
     }
 
-    /// Writes what makes `run` and `exec` treat the tree as a container would be
-    /// treated: the runscript, the environment and the labels.
-    ///
-    /// # Errors
-    /// As [`Image::unpack_into`].
-    pub fn write_metadata(&self, tree: &Path) -> Result<(), Error> {
-        let failed = |error: io::Error| Error::io("write the image's runscript", &error);
-        let mut archive = ::tar::Builder::new(Vec::new());
-        let mut put = |name: &str, mode: u32, text: &str| {
-            let mut header = ::tar::Header::new_gnu();
-            header.set_mode(mode);
-            header.set_size(text.len() as u64);
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_mtime(0);
-            archive.append_data(&mut header, name, text.as_bytes())
-        };
-        if let Some(text) = self.runscript() {
-            put(
-                ".singularity.d/runscript",
-                0o755,
-                &format!("#!/bin/sh\n{text}"),
-            )
-            .map_err(failed)?;
+    /// What makes `run` and `exec` treat the tree as a container would be treated:
+    /// the runscript, the environment and the labels.
+    pub fn metadata(&self) -> Metadata {
+        Metadata {
+            runscript: self.runscript().map(Script::new),
+            base_environment: self.environment(),
+            labels: self.labels(),
+            ..Metadata::default()
         }
-        if let Some(text) = self.environment() {
-            put(".singularity.d/env/10-base.sh", 0o755, &text).map_err(failed)?;
-        }
-        let labels: std::collections::BTreeMap<_, _> = self.labels().into_iter().collect();
-        let text = serde_json::to_string_pretty(&labels)
-            .map_err(|error| Error::new("write the image's labels", error.to_string()))?;
-        put(".singularity.d/labels.json", 0o644, &format!("{text}\n")).map_err(failed)?;
-        if self.runscript().is_some() {
-            let mut header = ::tar::Header::new_gnu();
-            header.set_entry_type(::tar::EntryType::Symlink);
-            header.set_mode(0o777);
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_mtime(0);
-            header.set_size(0);
-            archive
-                .append_link(&mut header, "singularity", ".singularity.d/runscript")
-                .map_err(failed)?;
-        }
-        let bytes = archive.into_inner().map_err(failed)?;
-        let options = unpack::tar::Options::named(&self.name);
-        unpack::tar::tar(&bytes[..], tree, &options).map(drop)
     }
 
     /// Unpacks all layers into the directory `tree`, which is there and empty.
-    /// What it could not be given is told to the user.
+    /// What it could not be given is returned.
     ///
     /// # Errors
     /// A damaged layer, or one that reaches out of the tree; a full disk.
-    pub fn unpack_into(&self, tree: &Path, progress: &Progress) -> Result<(), Error> {
+    pub fn unpack_into(&self, tree: &Path, progress: &Progress) -> Result<Lost, Error> {
         let total = self.layers.iter().map(|layer| layer.section.size()).sum();
         let step = Arc::new(progress.bytes(format!("unpack {}", self.name), total));
         let mut lost = Lost::default();
@@ -277,11 +241,10 @@ impl Image {
             let options = unpack::tar::Options::named(&self.name);
             unpack::tar::make_directory(tree, directory.as_bytes(), &options)?;
         }
-        unpack::tell(&lost, false);
         if let Some(step) = Arc::into_inner(step) {
             step.done();
         }
-        Ok(())
+        Ok(lost)
     }
 }
 

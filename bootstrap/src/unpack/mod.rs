@@ -34,11 +34,17 @@ pub fn image(image: &Image, tree: &Path, options: Options) -> Result<Lost, Error
 /// remembered elsewhere.
 pub fn tell(lost: &Lost, kept: bool) {
     let shown = |path: &PathBuf| image::Shown::new(path).to_string();
-    if let (Some((first, _)), false) = (lost.owners.first(), kept) {
+    // That root's files become the user's own is what a user expects.
+    let others = || {
+        lost.owners
+            .iter()
+            .filter(|(_, owner)| (owner.uid, owner.gid) != (0, 0))
+    };
+    if let (Some((first, _)), false) = (others().next(), kept) {
         tracing::warn!(
             "{} files belong to you instead of their owners, as in {}: \
              without root or subordinate ids they cannot be given away",
-            lost.owners.len(),
+            others().count(),
             shown(first)
         );
     }

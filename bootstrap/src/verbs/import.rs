@@ -133,7 +133,9 @@ pub(crate) fn by_archive(
     tree: &Path,
     write: impl FnOnce(&mut dyn std::io::Write) -> Result<(), Error> + Send,
 ) -> Result<Lost, Error> {
-    let (reader, writer) = std::io::pipe().map_err(|error| Error::io("make a pipe", &error))?;
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+        .map_err(|errno| Error::call("make a pipe", errno))?;
+    let (reader, writer) = (std::fs::File::from(reader), std::fs::File::from(writer));
     std::thread::scope(|scope| {
         let writing = scope.spawn(move || {
             let mut output = std::io::BufWriter::with_capacity(1 << 16, writer);

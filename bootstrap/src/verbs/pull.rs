@@ -6,13 +6,10 @@ use std::path::{Path, PathBuf};
 use command::cli::images::Pull;
 use image::Shown;
 use launcher::Error;
-use nix::unistd::geteuid;
 
-use crate::oci::{self, Source};
-use crate::pack::{self, Format, Packing};
-use crate::progress::Progress;
-use crate::space::{self, Kind};
-use crate::workdir::WorkDir;
+use crate::oci::Source;
+use crate::pack::{Format, Packing};
+use crate::remote;
 
 /// Fetches it and packs it into an image.
 ///
@@ -40,26 +37,8 @@ pub fn pull(options: &Pull) -> Result<(), Error> {
         ),
     };
     let packing = Packing::new(writing, false, &place)?;
-    packing.check(&place)?;
-    let for_a_directory = packing.format == Format::Directory && !geteuid().is_root();
-    space::enter(for_a_directory.then_some(Kind::Single))?;
-    let progress = Progress::new();
-    let work = WorkDir::new(writing.tmpdir.as_deref())?;
-    let image = oci::fetch(
-        &source,
-        &options.registry,
-        writing.tmpdir.as_deref(),
-        &progress,
-    )?;
-    let tree = work.path().join("root");
-    std::fs::create_dir(&tree)
-        .map_err(|error| Error::io(format!("make {}", Shown::new(&tree)), &error))?;
-    image.unpack_into(&tree, &progress)?;
-    image.write_metadata(&tree)?;
-    let packed = progress.step(format!("pack {}", Shown::new(&place)));
-    pack::pack(&tree, &packing, &place)?;
-    packed.done();
-    Ok(())
+    let tmpdir = writing.tmpdir.as_deref();
+    remote::build(&source, &options.registry, packing, tmpdir, &place)
 }
 
 /// The image's name with the format's ending.

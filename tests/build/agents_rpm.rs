@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 
 use test_support::{capture, capture_within};
 
@@ -62,24 +61,23 @@ test -c /dev/null
 test -r /proc/self/status
 "#;
 
-/// A repository of both packages, the second of them signed, and the key.
+/// A repository of both packages, signed, and the key.
+/// Each test has its own: what is static is not dropped, and would stay.
 struct Repository {
     directory: PathBuf,
     key: PathBuf,
     _made: tempfile::TempDir,
 }
 
-fn repository() -> &'static Repository {
-    static REPOSITORY: OnceLock<Repository> = OnceLock::new();
-    REPOSITORY.get_or_init(|| {
-        let made = tempfile::Builder::new()
-            .prefix("singularity-test-")
-            .tempdir_in("/var/tmp")
-            .expect("/var/tmp can be written to");
-        let top = made.path();
-        crate::ground::chmod(top, 0o755);
-        fs::write(top.join("tiny.spec"), SPECIFICATION).expect("written");
-        let script = r#"
+fn repository() -> Repository {
+    let made = tempfile::Builder::new()
+        .prefix("singularity-test-")
+        .tempdir_in("/var/tmp")
+        .expect("/var/tmp can be written to");
+    let top = made.path();
+    crate::ground::chmod(top, 0o755);
+    fs::write(top.join("tiny.spec"), SPECIFICATION).expect("written");
+    let script = r#"
             set -e
             umask 022
             export GNUPGHOME=$PWD/keys HOME=$PWD
@@ -92,15 +90,14 @@ fn repository() -> &'static Repository {
             gpgconf --kill all
             createrepo_c 9
         "#;
-        let mut make = Command::new("sh");
-        make.args(["-c", script]).current_dir(top);
-        capture(&mut make).succeeded();
-        Repository {
-            directory: top.to_owned(),
-            key: top.join("key.asc"),
-            _made: made,
-        }
-    })
+    let mut make = Command::new("sh");
+    make.args(["-c", script]).current_dir(top);
+    capture(&mut make).succeeded();
+    Repository {
+        directory: top.to_owned(),
+        key: top.join("key.asc"),
+        _made: made,
+    }
 }
 
 fn is_as_packaged(builder: &Builder, image: &str) {
@@ -135,7 +132,8 @@ fn is_as_packaged(builder: &Builder, image: &str) {
 
 #[test]
 fn packages_come_from_a_directory_whoever_builds() {
-    let mirror = repository().directory.display();
+    let repository = repository();
+    let mirror = repository.directory.display();
     for who in Who::ALL {
         let builder = Builder::new(who);
         let text = format!(
@@ -156,7 +154,8 @@ fn packages_come_from_a_directory_whoever_builds() {
 
 #[test]
 fn the_same_packages_give_the_same_bytes() {
-    let mirror = repository().directory.display();
+    let repository = repository();
+    let mirror = repository.directory.display();
     let builder = Builder::new(Who::WithoutIds);
     let text = format!(
         "Bootstrap: dnf\nMirrorURL: file://{mirror}/9\nInclude: tiny-service\n\n%post\n    echo 1 >/srv\n"
@@ -172,13 +171,14 @@ fn the_same_packages_give_the_same_bytes() {
 
 #[test]
 fn signed_packages_come_over_http_and_unsigned_ones_do_not() {
-    let web = Web::serve(&repository().directory);
+    let repository = repository();
+    let web = Web::serve(&repository.directory);
     let builder = Builder::new(Who::WithoutIds);
     let header = format!(
         "Bootstrap: yum\nOSVersion: 9\nMirrorURL: {}/%{{OSVERSION}}\nInclude: tiny-system\n",
         web.address()
     );
-    let key = text_of(&repository().key);
+    let key = text_of(&repository.key);
     let told = builder.build("signed.sqfs", &format!("{header}Keyring: {key}\n"));
     assert!(!told.succeeded().stderr().contains("warning"), "{told}");
     let unchecked = builder.build("unchecked.sqfs", &header);
@@ -205,7 +205,8 @@ const OTHER_KEY: &str =
 #[test]
 fn what_goes_wrong_with_a_repository_is_told_in_one_line() {
     let builder = Builder::new(Who::WithoutIds);
-    let mirror = repository().directory.join("9");
+    let repository = repository();
+    let mirror = repository.directory.join("9");
     let output = builder.build(
         "image.sqfs",
         &format!(

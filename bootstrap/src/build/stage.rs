@@ -122,7 +122,14 @@ impl Builder<'_> {
                 hint.unwrap_or_else(|| "relative names begin where the build was started".into()),
             )
         })?;
-        let lost = unpack::image(&image, self.tree, Options { epoch: self.epoch })?;
+        let lost = unpack::image(
+            &image,
+            self.tree,
+            Options {
+                epoch: self.epoch,
+                ..Options::default()
+            },
+        )?;
         step.done();
         Ok(lost)
     }

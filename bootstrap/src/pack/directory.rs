@@ -98,6 +98,7 @@ pub(super) fn write(tree: &dyn Tree, packing: &Packing, place: &Path) -> Result<
     let mut unfinished = Unfinished(Some(new.clone()));
     let options = Options {
         epoch: packing.epoch,
+        ..Options::default()
     };
     let lost = extract(tree, &new, options)?;
     crate::unpack::tell(&lost, false);

@@ -11,7 +11,7 @@ mod directory;
 mod erofs;
 pub(crate) mod ext;
 pub mod output;
-mod sif;
+pub(crate) mod sif;
 mod squashfs;
 mod survey;
 pub(crate) mod tools;

@@ -52,6 +52,8 @@ pub struct Lost {
 pub struct Options {
     /// Later times become this one, in seconds since 1970.
     pub epoch: Option<u64>,
+    /// All is the caller's, and may be read and removed: for a look only.
+    pub plain: bool,
 }
 
 /// Writes the tree into the directory at `destination`, which is there and empty.
@@ -246,6 +248,13 @@ impl Writer<'_> {
             return Ok(());
         };
         let name = path.file_name().unwrap_or(OsStr::new("."));
+        if self.options.plain {
+            if node.kind != Kind::Link {
+                let mode = Mode::from_raw_mode(0o700);
+                chmodat(parent, name, mode, AtFlags::empty()).map_err(failed)?;
+            }
+            return Ok(());
+        }
         let known = self.uids.contain(node.uid) && self.gids.contain(node.gid);
         if known {
             use rustix::fs::{Gid, Uid};

@@ -80,6 +80,7 @@ pub(crate) fn into(
     let tree = new_root(work.path(), "root")?;
     let options = Options {
         epoch: packing.epoch,
+        ..Options::default()
     };
     let lost = unpack::image(&image, &tree, options)?;
     remember_owners(&mut packing, &space, lost);

@@ -77,10 +77,20 @@ impl WorkDir {
                     return Err(error);
                 }
                 Ok(()) => {
-                    let lock = open_directory(&path)?;
-                    // Where the file system knows no locks, nobody else removes it.
-                    let _ = sys::lock(lock.as_fd());
-                    return Ok(Self { path, _lock: lock });
+                    // Before it is locked, another run may take it for one that a
+                    // killed run left, and removes it. Where the file system knows no
+                    // locks, nobody does.
+                    let lock = open_directory(&path);
+                    let swept = lock
+                        .as_ref()
+                        .is_ok_and(|lock| sys::lock(lock.as_fd()) == Err(Errno::EWOULDBLOCK));
+                    match lock {
+                        Ok(lock) if !swept && path.is_dir() => {
+                            return Ok(Self { path, _lock: lock });
+                        }
+                        Err(error) if path.is_dir() => return Err(error),
+                        _ => janitor::forget(&path),
+                    }
                 }
             }
         }

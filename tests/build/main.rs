@@ -10,6 +10,9 @@ mod ground;
 
 mod agents_apt;
 mod agents_rpm;
+mod oci_faults;
+mod oci_pull;
+mod oci_server;
 mod space_ends;
 mod space_users;
 mod usage;

@@ -523,11 +523,7 @@ impl Client {
         let answered = self.answered.load(Ordering::Relaxed);
         let again = Some(None);
         let (error, transient) = match &error {
-            ureq::Error::HostNotFound => (
-                Error::new(step, format!("there is no host {host}"))
-                    .hint("check the name; this machine's resolver does not know it"),
-                answered,
-            ),
+            ureq::Error::HostNotFound => (self.unknown(step), answered),
             ureq::Error::Timeout(_) => (
                 Error::new(step, format!("{host} does not answer in time")).hint(format!(
                     "the network or the registry is down; {TIMEOUT} sets how many seconds to wait"
@@ -557,6 +553,11 @@ impl Client {
         }
     }
 
+    fn unknown(&self, step: String) -> Error {
+        Error::new(step, format!("there is no host {}", self.reference.host))
+            .hint("check the name; this machine's resolver does not know it")
+    }
+
     fn io(&self, step: String, error: &std::io::Error, answered: bool) -> (Error, bool) {
         use std::io::ErrorKind as Io;
         let host = &self.reference.host;
@@ -573,6 +574,10 @@ impl Client {
             }
             Io::UnexpectedEof | Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe => {
                 (broken(step, error), true)
+            }
+            // The standard library has no kind for it.
+            _ if error.to_string().starts_with("failed to lookup") => {
+                (self.unknown(step), answered)
             }
             _ => (
                 Error::io(step, error).hint(format!("the network to {host} may be down")),

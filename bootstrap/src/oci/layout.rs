@@ -348,6 +348,12 @@ fn of_manifest(
     })
 }
 
+/// Whether a full name is the one meant: tools complete names that have no host.
+fn is_named(full: &str, name: &str) -> bool {
+    let rest = full.strip_suffix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+}
+
 /// An image in what `docker save` writes.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -371,8 +377,8 @@ fn docker(store: &Store, stored: &Stored, wanted: &Wanted, name: String) -> Resu
             let latest = format!("{tag}:latest");
             let found = all.iter().find(|saved| {
                 let tags = tags_of(saved);
-                tags.contains(tag)
-                    || tags.contains(&latest)
+                tags.iter()
+                    .any(|known| is_named(known, tag) || is_named(known, &latest))
                     || tags
                         .iter()
                         .any(|known| known.rsplit(':').next() == Some(tag))

@@ -191,8 +191,7 @@ impl Contents {
             }
         }
         for image in self.images.iter().filter(|image| is_old(image.used)) {
-            let gone = |blob: &String| self.blobs.get(blob).is_none_or(|kept| !kept.path.exists());
-            if !dry_run && image.blobs.iter().all(gone) {
+            if !dry_run {
                 unlink(&image.path)?;
             }
         }

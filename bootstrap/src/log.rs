@@ -69,6 +69,8 @@ pub struct Log {
 struct State {
     file: File,
     tail: VecDeque<String>,
+    /// Whether there is anything in it.
+    begun: bool,
     kept: bool,
 }
 
@@ -103,6 +105,7 @@ impl Log {
             state: Mutex::new(State {
                 file,
                 tail: VecDeque::new(),
+                begun: false,
                 kept: false,
             }),
             progress: Progress::new(),
@@ -122,6 +125,7 @@ impl Log {
     /// Writes a line, without its end. With `-v` it is shown as well.
     pub fn line(&self, text: &str) {
         let mut state = self.state();
+        state.begun = true;
         // See the module's "never".
         let _ = writeln!(state.file, "{text}");
         if state.tail.len() == TAIL {
@@ -175,10 +179,14 @@ impl Log {
         )
     }
 
-    /// Keeps it after the end, and returns the error with its name in the hint.
+    /// Keeps it after the end, and returns the error with its name in the hint. A
+    /// log that nothing was written to is of no use to anybody.
     #[must_use]
     pub fn keep(&self, error: Error) -> Error {
         let mut state = self.state();
+        if !state.begun {
+            return error;
+        }
         if !state.kept {
             state.kept = true;
             janitor::forget(&self.path);

@@ -115,7 +115,8 @@ fn a_build_that_is_stopped_stops_altogether_and_goes_on_later() {
         .lines()
         .filter(|state| state.starts_with('T'))
         .count();
-    assert!(stopped >= 3, "{states}");
+    // The process that was started, and the builder.
+    assert!(stopped >= 2, "{states}");
     std::thread::sleep(Duration::from_millis(1200));
     assert!(!builder.path("image.sqfs").exists());
     killpg(group, Signal::SIGCONT).expect("it is there");

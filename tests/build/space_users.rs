@@ -260,9 +260,7 @@ fn a_failing_script_is_told_with_its_status_and_last_words() {
         "{output}"
     );
     output.exited_with(255);
-    assert!(builder
-        .log_of(&output)
-        .contains("first\ncannot find the moon\n"));
+    assert!(builder.log_of(&output).contains("cannot find the moon\n"));
     assert!(!builder.path("image.sqfs").exists());
 }
 
@@ -356,7 +354,7 @@ fn a_place_where_nothing_may_run_is_told_so() {
     let output = capture_within(LIMIT, &mut stage, b"");
     let stderr = output.exited_with(255).stderr();
     assert!(
-        stderr.contains("/root: its file system is mounted noexec\n")
+        stderr.contains(": its file system is mounted noexec\n")
             && stderr.ends_with(
                 "hint: --tmpdir, SINGULARITY_TMPDIR or TMPDIR names a place on another to work in\n"
             ),

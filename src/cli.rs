@@ -376,6 +376,15 @@ pub struct Entering {
     /// Set the variables in FILE, one NAME=VALUE a line
     #[arg(long, help_heading = "Variables", value_name = "FILE", env = "SINGULARITY_ENV_FILE", hide_env_values = true, value_hint = ValueHint::FilePath)]
     pub env_file: Option<PathBuf>,
+    /// Take this app of the image (SCIF): its runscript, test and variables
+    #[arg(
+        long,
+        help_heading = "Variables",
+        value_name = "NAME",
+        env = "SINGULARITY_APP",
+        hide_env_values = true
+    )]
+    pub app: Option<String>,
     /// Do not run the image's environment scripts
     #[arg(long, help_heading = "Variables", env = "SINGULARITY_NO_ENV", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub no_env: bool,

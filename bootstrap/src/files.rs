@@ -594,7 +594,11 @@ mod tests {
             "make directory /opt/a.c in the image: something on the way to it is no directory"
         );
         std::fs::create_dir_all(place.directory.path().join("root/opt/b.c")).unwrap();
-        place.put("*.c /opt").unwrap();
-        assert!(place.directory.path().join("root/opt/b.c/b.c").exists());
+        // As cp(1): a file does not replace a directory.
+        let error = place.put("*.c /opt").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "write /opt/b.c in the image: is a directory"
+        );
     }
 }

@@ -23,7 +23,8 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 const INSIDE: &[u8] = b"SINGULARITYENV_";
 
 /// What survives `--cleanenv` besides what the launcher needs.
-const KEPT_CLEAN: [&str; 15] = [
+const KEPT_CLEAN: [&str; 16] = [
+    "SINGULARITY_APPNAME",
     "TERM",
     "LANG",
     "USER",

@@ -32,6 +32,10 @@ pub fn split(words: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
 /// Why the program did not start.
 pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error> {
     let mut host = Host::gather();
+    let entry = match &options.app {
+        Some(app) => of_app(app, entry, &mut host)?,
+        None => entry,
+    };
     let way = Way::of(&options);
     let dry_run = options.dry_run;
     // Opening the image takes a descriptor already.
@@ -54,6 +58,31 @@ pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error>
         }
     })?;
     Ok(())
+}
+
+/// The entry of one of the image's apps, whose name its environment script goes by.
+fn of_app(app: &str, entry: Entry, host: &mut Host) -> Result<Entry, Error> {
+    let is_name = !app.is_empty() && !app.starts_with('.') && !app.contains(['/', '\0']);
+    if !is_name {
+        return Err(Error::new(
+            format!("--app {}", Shown::new(app)),
+            "this is no name of an app",
+        )
+        .hint("singularity inspect --list-apps IMAGE lists those of an image"));
+    }
+    host.environment
+        .retain(|(name, _)| name != "SINGULARITY_APPNAME");
+    host.environment
+        .push(("SINGULARITY_APPNAME".into(), app.into()));
+    let script = |name: &str, words: Vec<OsString>| {
+        let path = format!("/scif/apps/{app}/scif/{name}");
+        Entry::Exec(std::iter::once(path.into()).chain(words).collect())
+    };
+    Ok(match entry {
+        Entry::Run(words) => script("runscript", words),
+        Entry::Test(words) => script("test", words),
+        other => other,
+    })
 }
 
 /// How the user wants to enter.

@@ -82,10 +82,147 @@ impl Text {
             "shell" => SHELL,
             "test" => TEST,
             "mpi" => MPI,
+            "create" => CREATE,
+            "import" => IMPORT,
+            "export" => EXPORT,
+            "expand" => EXPAND,
+            "copy" => COPY,
+            "convert" => CONVERT,
+            "inspect" => INSPECT,
             _ => COMMAND,
         }
     }
 }
+
+const CREATE: Text = Text {
+    synopsis: r##"
+.B singularity create
+.RI [ OPTION "]... " IMAGE
+"##,
+    description: r##"
+Makes an empty ext4 or ext3 file system in a sparse file, to be filled by
+.BR "singularity bootstrap" ", " import " or " copy .
+Its top directory belongs to whoever makes it.
+"##,
+    examples: r##"
+.EX
+singularity create \-s 2048 work.img
+singularity import work.img root.tar.gz
+.EE
+"##,
+};
+
+const IMPORT: Text = Text {
+    synopsis: r##"
+.B singularity import
+.RI [ OPTION "]... " IMAGE " [" SOURCE ]
+"##,
+    description: r##"
+Puts the files of a tar archive of any usual compression, of another image, of a
+directory or of a registry's image into an ext image or a directory, over what is there.
+Links in the image are followed inside it only.
+"##,
+    examples: r##"
+.EX
+singularity import work.img < root.tar.zst
+singularity import work.img other.sqfs
+.EE
+"##,
+};
+
+const EXPORT: Text = Text {
+    synopsis: r##"
+.B singularity export
+.RI [ OPTION "]... " IMAGE
+"##,
+    description: r##"
+Writes the files of an image of any format as a tar archive (pax), with numeric owners,
+extended attributes and holes, to standard output, which may not be a terminal, or to a
+file, which may not be there yet.
+It needs neither root nor FUSE.
+"##,
+    examples: r##"
+.EX
+singularity export tools.sif | zstd > tools.tar.zst
+.EE
+"##,
+};
+
+const EXPAND: Text = Text {
+    synopsis: r##"
+.B singularity expand
+.RI [ OPTION "]... " IMAGE
+"##,
+    description: r##"
+Makes an ext image larger, in its place, after
+.BR e2fsck (8)
+has checked it.
+It may not be in use.
+"##,
+    examples: r##"
+.EX
+singularity expand \-s 512 work.img
+.EE
+"##,
+};
+
+const COPY: Text = Text {
+    synopsis: r##"
+.B singularity copy
+.IR "IMAGE FILE" ... " DEST"
+"##,
+    description: r##"
+Copies files and directories of the host into an ext image or a directory.
+.I DEST
+is a place in the image; if there is a directory, or it ends with a slash, or there are
+several files, they get into that directory.
+"##,
+    examples: r##"
+.EX
+singularity copy work.img data.csv scripts/ /opt/
+.EE
+"##,
+};
+
+const CONVERT: Text = Text {
+    synopsis: r##"
+.B singularity convert
+.RI [ OPTION "]... " "FROM TO"
+"##,
+    description: r##"
+Writes an image in another format: squashfs, EROFS, ext4, ext3, SIF or a directory.
+Owners, modes, times, attributes, hard links and holes are kept; what the new format
+cannot hold is told.
+From SIF to SIF every object is kept as it is, signatures too.
+"##,
+    examples: r##"
+.EX
+singularity convert work.img tools.sqfs
+singularity convert \-\-format dir tools.sif tools
+.EE
+"##,
+};
+
+const INSPECT: Text = Text {
+    synopsis: r##"
+.B singularity inspect
+.RI [ OPTION "]... " IMAGE
+"##,
+    description: r##"
+Says what an image is and what it holds, without running anything of it; it needs neither
+root nor FUSE.
+With one option the text alone is written, with several each has a heading.
+The fields of
+.B \-\-json
+are listed in docs/IMAGES.md.
+"##,
+    examples: r##"
+.EX
+singularity inspect tools.sqfs
+singularity inspect \-\-json tools.sif
+.EE
+"##,
+};
 
 const MPI: Text = Text {
     synopsis: r##"

@@ -10,10 +10,13 @@ mod ground;
 
 mod agents_apt;
 mod agents_rpm;
+mod formats_round;
 mod oci_faults;
 mod oci_pull;
 mod oci_server;
+mod sif_peer;
 mod space_ends;
 mod space_users;
 mod usage;
 mod web;
+mod writable_images;

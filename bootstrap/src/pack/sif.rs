@@ -175,10 +175,6 @@ pub(super) fn write(root: Root<'_>, packing: &Packing, output: &Output) -> Resul
     let mut end = first_place(objects.len() + 1);
     for (index, object) in objects.iter().enumerate() {
         let place = next_place(end);
-        output
-            .file()
-            .write_all_at(&object.content, place)
-            .map_err(failed)?;
         descriptors.push(Descriptor {
             id: u32::try_from(index + 1).unwrap_or(u32::MAX),
             offset: place,
@@ -214,6 +210,13 @@ pub(super) fn write(root: Root<'_>, packing: &Packing, output: &Output) -> Resul
             }
         }
     };
+    // Only now: mksquashfs empties the file before it begins.
+    for (object, descriptor) in objects.iter().zip(&descriptors) {
+        output
+            .file()
+            .write_all_at(&object.content, descriptor.offset)
+            .map_err(failed)?;
+    }
     let length = output
         .file()
         .metadata()

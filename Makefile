@@ -51,10 +51,12 @@ build: toolchain ## Build the command, its manual pages and its completions
 	@mkdir -p '$(DIST)/bin'
 	@cp '$(TARGET)/$(HOST_TRIPLE)/release/singularity' '$(BIN).new'
 	@mv '$(BIN).new' '$(BIN)'
-	$(CARGO) build --profile tools --locked --package bootstrap --bin builder
+	$(CARGO) build --profile tools --locked --package bootstrap --bin builder --package bench --bin bench
 	@mkdir -p '$(LIBEXEC)'
-	@cp '$(TARGET)/tools/builder' '$(LIBEXEC)/builder.new'
-	@mv '$(LIBEXEC)/builder.new' '$(LIBEXEC)/builder'
+	@for program in builder bench; do \
+		cp '$(TARGET)/tools/'$$program '$(LIBEXEC)/'$$program.new && \
+		mv '$(LIBEXEC)/'$$program.new '$(LIBEXEC)/'$$program || exit; \
+	done
 	$(CARGO) rustc --release --locked --package starter --bin starter --target $(HOST_TRIPLE) -- \
 		-C target-feature=+crt-static -C relocation-model=pie
 	@cp '$(TARGET)/$(HOST_TRIPLE)/release/starter' '$(LIBEXEC)/starter.new'
@@ -87,7 +89,7 @@ uninstall: ## Remove what install put there
 
 bench: build ## Measure beside the host and other launchers (BENCH=--quick, …)
 	@packages/install run demo test bench
-	SINGULARITY_BIN='$(BIN)' $(CARGO) run --release --locked --package bench -- $(BENCH)
+	SINGULARITY_BIN='$(BIN)' $(CARGO) run --release --locked --package peers -- $(BENCH)
 
 cluster: build plugin ## Bring up a Slurm cluster of two nodes on this machine, until Ctrl-C
 	@packages/install run demo test slurm

@@ -4,6 +4,7 @@
 //! Owns: syntax. What the words come to on this system is made of them in
 //! [`crate::cmd::enter`].
 
+pub mod bench;
 pub mod images;
 
 use std::ffi::OsString;
@@ -85,6 +86,8 @@ pub enum Verb {
     Config(Config),
     /// `singularity mpi`
     Mpi(Mpi),
+    /// `singularity bench`
+    Bench(Box<bench::Bench>),
     /// `singularity generate`
     Generate(Generate),
 }
@@ -219,6 +222,10 @@ impl Subcommand for Verb {
                 verb::<Shell>("shell", "Run a shell in an image"),
                 verb::<Test>("test", "Run an image's own test"),
                 plain_verb::<Mpi>("mpi", "Check how launchers and the MPI of an image meet"),
+                plain_verb::<bench::Bench>(
+                    "bench",
+                    "Measure MPI programs on the host and in images, by turns, with graphs",
+                ),
                 plain_verb::<Config>("config", "Check or show the site's configuration"),
                 verb::<Generate>("generate", "Write manual pages or shell completions").hide(true),
             ])
@@ -232,7 +239,7 @@ impl Subcommand for Verb {
     fn has_subcommand(name: &str) -> bool {
         matches!(
             name,
-            "exec" | "run" | "shell" | "test" | "mpi" | "config" | "generate"
+            "exec" | "run" | "shell" | "test" | "mpi" | "bench" | "config" | "generate"
         ) || ImageVerb::NAMES.contains(&name)
     }
 }
@@ -253,6 +260,8 @@ impl FromArgMatches for Verb {
             "test" => Test::from_arg_matches_mut(options).map(Self::Test),
             "mpi" => Mpi::from_arg_matches_mut(options).map(Self::Mpi),
             "config" => Config::from_arg_matches_mut(options).map(Self::Config),
+            "bench" => bench::Bench::from_arg_matches_mut(options)
+                .map(|options| Self::Bench(Box::new(options))),
             "generate" => Generate::from_arg_matches_mut(options).map(Self::Generate),
             name => ImageVerb::parsed(name, options)
                 .ok_or_else(missing)?

@@ -46,7 +46,8 @@ pub fn run(mut words: Vec<OsString>) -> u8 {
         Verb::Mpi(options) => return cmd::mpi::mpi(options),
         Verb::Config(options) => cmd::config::config(options),
         Verb::Generate(what) => cmd::generate::generate(what),
-        Verb::Images(_) => cmd::builder::become_builder(&words),
+        Verb::Images(_) => cmd::builder::become_program("builder", &words),
+        Verb::Bench(_) => cmd::builder::become_program("bench", &words),
     })
 }
 

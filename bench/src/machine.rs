@@ -1,14 +1,12 @@
 //! What the figures were measured on and with.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use serde::Serialize;
-
-use crate::stage::Stage;
+use serde::{Deserialize, Serialize};
 
 /// The machine and the programs. No names of hosts or people.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Machine {
     /// Processors that may be used.
     pub cores: usize,
@@ -22,13 +20,17 @@ pub struct Machine {
     pub system: String,
     /// Mounts of the host, which every new mount namespace copies.
     pub mounts: usize,
+    /// The load before anything was measured: processes that wanted to run, as a
+    /// mean over a minute.
+    #[serde(default)]
+    pub load: f64,
     /// Programs, and what they say they are.
     pub versions: Vec<(String, String)>,
 }
 
 impl Machine {
-    /// Asks the system.
-    pub fn describe(stage: &Stage) -> Self {
+    /// Asks the system, and these programs with these words for their versions.
+    pub fn describe(programs: &[(&str, &str)]) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str, separator: char| {
             text.lines()
@@ -39,15 +41,7 @@ impl Machine {
         };
         let memory = field(&read("/proc/meminfo"), "MemTotal", ':');
         let kilobytes = memory.split(' ').next().and_then(|n| n.parse::<u64>().ok());
-        let programs = [
-            (stage.singularity.as_str(), "--version"),
-            ("mpirun.openmpi", "--version"),
-            ("bwrap", "--version"),
-            ("ch-run", "--version"),
-            ("squashfuse_ll", "--help"),
-            ("erofsfuse", "--version"),
-            ("fuse2fs", "-V"),
-        ];
+        let load = read("/proc/loadavg");
         Self {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             processor: field(&read("/proc/cpuinfo"), "model name", ':'),
@@ -55,23 +49,42 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             system: field(&read("/etc/os-release"), "PRETTY_NAME", '='),
             mounts: read("/proc/self/mountinfo").lines().count(),
+            load: load
+                .split(' ')
+                .next()
+                .and_then(|word| word.parse().ok())
+                .unwrap_or_default(),
             versions: programs
                 .iter()
                 .filter_map(|(program, option)| {
                     let name = program.rsplit('/').next()?.to_owned();
-                    Some((name, version(stage, program, option)?))
+                    Some((name, version(program, option)?))
                 })
                 .collect(),
         }
     }
+
+    /// In a line.
+    pub fn line(&self) -> String {
+        format!(
+            "{} cores ({}), {} MiB, Linux {}, {}, {} mounts, load {:.2}",
+            self.cores,
+            self.processor,
+            self.memory,
+            self.kernel,
+            self.system,
+            self.mounts,
+            self.load
+        )
+    }
 }
 
 /// The first line with a version in it that the program prints, wherever it does.
-fn version(stage: &Stage, program: &str, option: &str) -> Option<String> {
-    let path = stage.program(program)?;
-    let output = Command::new(path)
+pub fn version(program: &str, option: &str) -> Option<String> {
+    let output = Command::new(program)
         .arg(option)
         .env("USER", "nobody")
+        .stdin(Stdio::null())
         .output()
         .ok()?;
     let text = [output.stdout, output.stderr].concat();

@@ -1,22 +1,26 @@
 //! Running contenders by turns and taking the time of each.
 //!
 //! Owns: the order, the warm-up, the clock. Never: knows what is compared. It
-//! runs in a process of its own, as whoever is to be measured: `bench measure`
-//! reads a [`Task`] from standard input and writes [`Measured`] to standard
-//! output, both as JSON.
+//! runs in a process of its own where somebody else is to be measured: `peers
+//! measure` reads a [`Task`] from standard input and writes [`Measured`] to
+//! standard output, both as JSON.
 
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions};
+use nix::spawn::{posix_spawn, PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags};
+use nix::sys::signal::SigSet;
 use nix::sys::wait::{waitpid, WaitStatus};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::statistics::Random;
+use crate::watch::Watched;
 
 /// What a process of the background prints when it is ready.
 pub const READY: &str = "ready";
@@ -108,18 +112,30 @@ fn measure(task: &Task) -> Result<Measured, String> {
     for round in 0..task.warm_up + task.rounds {
         for index in random.order(runs.len()) {
             std::thread::sleep(Duration::from_millis(task.pause));
-            let (time, output) = runs[index].run()?;
+            let run = runs[index].run()?;
             if round >= task.warm_up {
-                measured.times[index].push(time);
-                measured.outputs[index].extend(output);
+                measured.times[index].push(run.microseconds);
+                measured.outputs[index].extend(run.output);
             }
         }
     }
     Ok(measured)
 }
 
+/// One run of a contender.
+#[derive(Debug)]
+pub struct Run {
+    /// From spawn to reap.
+    pub microseconds: f64,
+    /// When it began, in seconds since 1970.
+    pub begun: f64,
+    /// What it printed, where that is wanted.
+    pub output: Option<String>,
+}
+
 /// A contender in the form the system call takes, made before the clock starts.
-struct Prepared {
+#[derive(Debug)]
+pub struct Prepared {
     name: String,
     program: CString,
     arguments: Vec<CString>,
@@ -130,10 +146,15 @@ struct Prepared {
     /// over one another.
     printed: File,
     keep: bool,
+    limit: Option<Duration>,
 }
 
 impl Prepared {
-    fn new(contender: &Contender) -> Result<Self, String> {
+    /// Prepares a contender.
+    ///
+    /// # Errors
+    /// A zero byte in a word, or no place for its output.
+    pub fn new(contender: &Contender) -> Result<Self, String> {
         let string = |text: String| CString::new(text).map_err(|error| error.to_string());
         let environment = std::env::vars()
             .filter(|(name, _)| !contender.variables.iter().any(|(n, _)| n == name))
@@ -145,7 +166,9 @@ impl Prepared {
             .iter()
             .map(|word| string(word.clone()))
             .collect::<Result<Vec<_>, _>>()?;
-        let name = format!("bench-output-{}", std::process::id());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bench-output-{}-{number}", std::process::id());
         let place = std::env::temp_dir().join(name);
         let printed = File::options()
             .read(true)
@@ -165,11 +188,22 @@ impl Prepared {
             nothing: File::open("/dev/null").map_err(|error| error.to_string())?,
             printed,
             keep: contender.keep_output,
+            limit: None,
         })
     }
 
-    /// One run from spawn to reap, in microseconds, and what it printed.
-    fn run(&self) -> Result<(f64, Option<String>), String> {
+    /// Ends a run that takes longer than this.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// One run from spawn to reap, in a process group of its own.
+    ///
+    /// # Errors
+    /// It could not be started, failed, or took too long; with what it printed.
+    pub fn run(&self) -> Result<Run, String> {
         let failed = |what: String| format!("{}: {what}", self.name);
         let call = |errno: nix::Error| failed(errno.desc().to_owned());
         self.printed
@@ -179,8 +213,16 @@ impl Prepared {
         for (own, its) in [(&self.nothing, 0), (&self.printed, 1), (&self.printed, 2)] {
             actions.add_dup2(own.as_raw_fd(), its).map_err(call)?;
         }
-        let attributes = PosixSpawnAttr::init().map_err(call)?;
+        let mut attributes = PosixSpawnAttr::init().map_err(call)?;
+        attributes
+            .set_flags(
+                PosixSpawnFlags::POSIX_SPAWN_SETPGROUP | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
+            )
+            .map_err(call)?;
+        attributes.set_pgroup(Pid::from_raw(0)).map_err(call)?;
+        attributes.set_sigmask(&SigSet::empty()).map_err(call)?;
 
+        let wall = SystemTime::now();
         let begun = Instant::now();
         // glibc's posix_spawn(3) shares the memory until execve(2), like vfork(2):
         // nothing of this process is copied.
@@ -192,18 +234,32 @@ impl Prepared {
             &self.environment,
         )
         .map_err(call)?;
+        // A thread only where it is wanted: it costs some of what is measured.
+        let watched = self.limit.map(|limit| Watched::start(child, limit));
         let status = waitpid(child, None).map_err(call)?;
-        let time = begun.elapsed().as_secs_f64() * 1e6;
+        let microseconds = begun.elapsed().as_secs_f64() * 1e6;
+        if watched.is_some_and(Watched::end) {
+            let printed = self.output().map_err(|error| failed(error.to_string()))?;
+            let limit = self.limit.unwrap_or_default().as_secs();
+            return Err(failed(format!("has not ended after {limit} s\n{printed}")));
+        }
+        let run = |output| Run {
+            microseconds,
+            begun: wall
+                .duration_since(UNIX_EPOCH)
+                .map_or(0.0, |since| since.as_secs_f64()),
+            output,
+        };
 
         let succeeded = matches!(status, WaitStatus::Exited(_, 0));
         if succeeded && !self.keep {
-            return Ok((time, None));
+            return Ok(run(None));
         }
         let printed = self.output().map_err(|error| failed(error.to_string()))?;
         if !succeeded {
             return Err(failed(format!("{status:?}\n{printed}")));
         }
-        Ok((time, Some(printed)))
+        Ok(run(Some(printed)))
     }
 
     fn output(&self) -> std::io::Result<String> {
@@ -286,5 +342,13 @@ mod tests {
         let error = measure(&task).unwrap_err();
         assert!(error.starts_with("broken: Exited"), "{error}");
         assert!(error.ends_with("no luck\n"), "{error}");
+    }
+
+    #[test]
+    fn a_run_that_hangs_is_ended_with_all_its_processes() {
+        let hangs = shell("hangs", "echo begun; sleep 1000 & sleep 1000");
+        let run = Prepared::new(&hangs).unwrap();
+        let error = run.within(Duration::from_millis(300)).run().unwrap_err();
+        assert_eq!(error, "hangs: has not ended after 0 s\nbegun\n");
     }
 }

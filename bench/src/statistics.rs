@@ -1,15 +1,15 @@
 //! What a set of samples says.
 //!
-//! Owns: medians, quartiles, and how sure a ratio of two medians is. Pure: the
-//! same samples give the same answer.
+//! Owns: medians, quartiles, how sure a median and a ratio of two medians are, and
+//! when that is called a difference. Pure: the same samples give the same answer.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How many times the rounds are drawn anew to see how far a ratio may be off.
 const DRAWS: usize = 2000;
 
 /// The middle and the spread of some samples.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// How many samples there are.
     pub count: usize,
@@ -23,10 +23,10 @@ pub struct Summary {
     pub upper_quartile: f64,
 }
 
-/// A ratio of two medians, with the range that holds it in 95 of 100 cases.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// A ratio of two medians, or a median, with the range that holds it in 95 of 100 cases.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    /// The ratio of the medians of all samples.
+    /// Of all samples.
     pub value: f64,
     /// The lower end of the range.
     pub low: f64,
@@ -46,34 +46,132 @@ pub fn summarise(samples: &[f64]) -> Option<Summary> {
     })
 }
 
+/// The rounds it takes before anything is called a difference: with fewer, all
+/// of them fall on the same side by chance more often than once in twenty.
+pub const ENOUGH: usize = 6;
+
+/// What can be said of a ratio.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Verdict {
+    /// Fewer than [`ENOUGH`] rounds.
+    TooFew,
+    /// The interval holds 1.
+    NoDifference,
+    /// The ratio is below 1, and so is the whole interval.
+    Less,
+    /// The ratio is above 1, and so is the whole interval.
+    More,
+}
+
 /// How the median of `samples` compares with that of `baseline`.
 ///
 /// Sample N of both was taken in round N, so what slowed the machine in a round
 /// slowed both: rounds are drawn as a whole, with replacement, and the range is
 /// that of the ratios so drawn (a paired bootstrap).
 pub fn compare(samples: &[f64], baseline: &[f64]) -> Option<Ratio> {
+    let (value, drawn) = draw_ratios(samples, baseline)?;
+    Some(Ratio {
+        value,
+        low: quantile(&drawn, 0.025),
+        high: quantile(&drawn, 0.975),
+    })
+}
+
+/// The same with what is to be said of it, where it is one of `comparisons` that
+/// are looked at together, the sizes of a message say: one in twenty would differ
+/// by chance, so each has to be surer by that number (Bonferroni).
+pub fn judge(samples: &[f64], baseline: &[f64], comparisons: usize) -> Option<(Ratio, Verdict)> {
+    let (value, drawn) = draw_ratios(samples, baseline)?;
     let rounds = samples.len().min(baseline.len());
-    let ratio = |a: &[f64], b: &[f64]| Some(summarise(a)?.median / summarise(b)?.median);
-    let value = ratio(samples, baseline)?;
-    let mut random = Random::default();
-    let mut drawn = Vec::with_capacity(DRAWS);
-    let (mut a, mut b) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
-    for _ in 0..DRAWS {
-        a.clear();
-        b.clear();
-        for _ in 0..rounds {
-            let round = random.below(rounds);
-            a.push(samples[round]);
-            b.push(baseline[round]);
-        }
-        drawn.push(ratio(&a, &b)?);
+    Some(verdict(value, &drawn, rounds, comparisons))
+}
+
+/// The same for samples of two runs, whose rounds have nothing to do with one
+/// another: each side is drawn by itself.
+pub fn judge_unpaired(
+    samples: &[f64],
+    baseline: &[f64],
+    comparisons: usize,
+) -> Option<(Ratio, Verdict)> {
+    let value = summarise(samples)?.median / summarise(baseline)?.median;
+    if !value.is_finite() {
+        return None;
     }
+    let mut random = Random::default();
+    let mut drawn: Vec<f64> = (0..DRAWS)
+        .map(|_| median_of_drawn(samples, &mut random) / median_of_drawn(baseline, &mut random))
+        .collect();
+    drawn.sort_by(f64::total_cmp);
+    let rounds = samples.len().min(baseline.len());
+    Some(verdict(value, &drawn, rounds, comparisons))
+}
+
+fn median_of_drawn(samples: &[f64], random: &mut Random) -> f64 {
+    let mut again: Vec<f64> = samples
+        .iter()
+        .map(|_| samples[random.below(samples.len())])
+        .collect();
+    again.sort_by(f64::total_cmp);
+    quantile(&again, 0.5)
+}
+
+fn verdict(value: f64, drawn: &[f64], rounds: usize, comparisons: usize) -> (Ratio, Verdict) {
+    let ratio = Ratio {
+        value,
+        low: quantile(drawn, 0.025),
+        high: quantile(drawn, 0.975),
+    };
+    let tail = 0.025 / comparisons.max(1) as f64;
+    let verdict = if rounds < ENOUGH {
+        Verdict::TooFew
+    } else if quantile(drawn, 1.0 - tail) < 1.0 {
+        Verdict::Less
+    } else if quantile(drawn, tail) > 1.0 {
+        Verdict::More
+    } else {
+        Verdict::NoDifference
+    };
+    (ratio, verdict)
+}
+
+/// The median of some samples, with the range that holds the true one in 95 of
+/// 100 cases, by the same way of drawing.
+pub fn median(samples: &[f64]) -> Option<Ratio> {
+    let value = summarise(samples)?.median;
+    let mut random = Random::default();
+    let drawn: Vec<f64> = (0..DRAWS)
+        .map(|_| median_of_drawn(samples, &mut random))
+        .collect();
     let drawn = sorted(&drawn);
     Some(Ratio {
         value,
         low: quantile(&drawn, 0.025),
         high: quantile(&drawn, 0.975),
     })
+}
+
+/// The ratio of the medians, and sorted ratios of rounds drawn anew.
+fn draw_ratios(samples: &[f64], baseline: &[f64]) -> Option<(f64, Vec<f64>)> {
+    let rounds = samples.len().min(baseline.len());
+    let (samples, baseline) = (&samples[..rounds], &baseline[..rounds]);
+    let value = summarise(samples)?.median / summarise(baseline)?.median;
+    if !value.is_finite() {
+        return None;
+    }
+    let mut random = Random::default();
+    let mut drawn = Vec::with_capacity(DRAWS);
+    let (mut a, mut b) = (vec![0.0; rounds], vec![0.0; rounds]);
+    for _ in 0..DRAWS {
+        for place in 0..rounds {
+            let round = random.below(rounds);
+            a[place] = samples[round];
+            b[place] = baseline[round];
+        }
+        a.sort_by(f64::total_cmp);
+        b.sort_by(f64::total_cmp);
+        drawn.push(quantile(&a, 0.5) / quantile(&b, 0.5));
+    }
+    Some((value, sorted(&drawn)))
 }
 
 fn sorted(samples: &[f64]) -> Vec<f64> {
@@ -195,5 +293,52 @@ mod tests {
             Some(ratio),
             "the same each time"
         );
+    }
+
+    #[test]
+    fn a_clear_difference_is_called_one_and_noise_is_not() {
+        let baseline = [1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0, 1.05];
+        let slower: Vec<f64> = baseline.iter().map(|time| time * 1.2).collect();
+        let noise = [1.1, 0.9, 1.0, 1.05, 0.95, 1.0, 1.2, 0.85];
+        let verdict = |samples: &[f64], count| judge(samples, &baseline, count).unwrap().1;
+        assert_eq!(verdict(&slower, 1), Verdict::More);
+        assert_eq!(verdict(&slower, 23), Verdict::More);
+        assert_eq!(verdict(&noise, 1), Verdict::NoDifference);
+        let faster: Vec<f64> = baseline.iter().map(|time| time * 0.8).collect();
+        assert_eq!(verdict(&faster, 1), Verdict::Less);
+    }
+
+    #[test]
+    fn what_is_sure_alone_may_not_be_sure_among_many() {
+        let baseline = [1.0; 9];
+        let samples = [1.2, 1.2, 0.9, 1.2, 1.2, 1.2, 0.9, 1.2, 1.2];
+        assert_eq!(judge(&samples, &baseline, 1).unwrap().1, Verdict::More);
+        assert_eq!(
+            judge(&samples, &baseline, 50).unwrap().1,
+            Verdict::NoDifference
+        );
+    }
+
+    #[test]
+    fn few_rounds_never_make_a_difference() {
+        let (one, two) = ([1.0; 5], [2.0; 5]);
+        assert_eq!(judge(&two, &one, 1).unwrap().1, Verdict::TooFew);
+        let (one, two) = ([1.0; 6], [2.0; 6]);
+        assert_eq!(judge(&two, &one, 1).unwrap().1, Verdict::More);
+    }
+
+    #[test]
+    fn a_median_lies_in_its_interval_and_the_interval_among_the_samples() {
+        let samples = [9.0, 1.0, 5.0, 4.0, 6.0, 3.0, 7.0];
+        let range = median(&samples).unwrap();
+        assert_eq!(range.value, 5.0);
+        assert!(1.0 <= range.low && range.low < 5.0 && 5.0 < range.high && range.high <= 9.0);
+        assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn nothing_is_no_multiple_of_nothing() {
+        assert_eq!(compare(&[1.0, 1.0], &[0.0, 0.0]), None);
+        assert_eq!(judge(&[0.0], &[0.0], 1), None);
     }
 }

@@ -1,5 +1,6 @@
-//! The verbs that make, change and look at images: `singularity` becomes the
-//! `builder`, which is installed beside it, with the same words.
+//! The verbs that make, change and look at images, and the one that measures:
+//! `singularity` becomes a program that is installed beside it, the `builder` or
+//! `bench`, with the same words.
 //!
 //! A program of its own, because archives, compressors and registries need large
 //! libraries, and every rank of a job pays for the size of `singularity`.
@@ -13,12 +14,12 @@ use launcher::Error;
 
 use crate::libexec::libexec;
 
-/// Becomes the builder, with the words of the command line.
+/// Becomes one of them, with the words of the command line.
 ///
 /// # Errors
 /// Why it did not start.
-pub fn become_builder(words: &[OsString]) -> Result<(), Error> {
-    let program = libexec()?.join("builder");
+pub fn become_program(name: &str, words: &[OsString]) -> Result<(), Error> {
+    let program = libexec()?.join(name);
     let error = Command::new(&program)
         .arg0("singularity")
         .args(words.get(1..).unwrap_or_default())

@@ -4,9 +4,9 @@
 
 use serde::Serialize;
 
-use crate::round::{Contender, Measured, Task};
 use crate::stage::{Stage, Who};
-use crate::statistics::{compare, summarise, Ratio, Summary};
+use bench::round::{Contender, Measured, Task};
+use bench::statistics::{compare, summarise, Ratio, Summary};
 
 /// How long to measure.
 #[derive(Debug, Clone, Copy)]

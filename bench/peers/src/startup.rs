@@ -2,9 +2,9 @@
 
 use test_support::Form;
 
-use crate::round::{Contender, READY};
 use crate::section::{Builder, Effort, Section};
 use crate::stage::{Stage, Who};
+use bench::round::{Contender, READY};
 
 const ROUNDS: usize = 200;
 const IMAGE_TRUE: &str = "/bin/true";

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::latency::Messages;
-use crate::machine::Machine;
 use crate::section::Section;
+use bench::machine::Machine;
 
 /// All that was measured.
 #[derive(Debug, Serialize)]
@@ -32,16 +32,7 @@ impl Report {
 
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let machine = &self.machine;
-        writeln!(
-            text,
-            "{} cores ({}), {} MiB, Linux {}, {}, {} mounts",
-            machine.cores,
-            machine.processor,
-            machine.memory,
-            machine.kernel,
-            machine.system,
-            machine.mounts
-        )?;
+        writeln!(text, "{}", machine.line())?;
         for (program, version) in &machine.versions {
             writeln!(text, "  {program}: {version}")?;
         }

@@ -2,10 +2,10 @@
 
 use test_support::Form;
 
-use crate::round::Contender;
 use crate::section::{Builder, Effort, Section};
 use crate::stage::{Stage, Who};
 use crate::startup::FILES;
+use bench::round::Contender;
 
 const ROUNDS: usize = 25;
 const RANKS: usize = 4;

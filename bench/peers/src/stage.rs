@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use test_support::{Form, Image, Mpi, User};
 
-use crate::round::{Measured, Task};
+use bench::round::{Measured, Task};
 
 /// Does nothing: what it takes to run it is the floor.
 const TRUE: &str = "int main(void) { return 0; }\n";

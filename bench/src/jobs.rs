@@ -1,0 +1,442 @@
+//! The jobs that are started, and the figures in what they print.
+//!
+//! Owns: one start of one way. Never: says when, or compares.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+
+use crate::data::Measure;
+use crate::launcher::Launcher;
+use crate::processes::{self, Process};
+use crate::round::{Contender, Prepared};
+use crate::watch::Watched;
+use crate::ways::Entry;
+
+/// What serves image files; started with an environment of its own.
+const SERVERS: [&str; 6] = [
+    "squashfuse",
+    "squashfuse_ll",
+    "erofsfuse",
+    "fuse2fs",
+    "fuse-overlayfs",
+    "pmi-bridge",
+];
+
+/// Ranks of the ring.
+pub const RING: u32 = 4;
+
+/// What peers may take that hang where ours do not: their ranks cannot copy from
+/// one another, and some MPI libraries wait for it for ever.
+const LIMIT_OF_OTHERS: Duration = Duration::from_secs(60);
+
+/// A kind of job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Job {
+    /// Messages between two ranks.
+    Point(Vec<Measure>),
+    /// Operations of so many ranks.
+    Together(u32, Vec<Measure>),
+    /// So many ranks to the end of MPI_Init.
+    Start(u32),
+    /// So many ranks that do nothing.
+    Launch(u32),
+    /// The ring of four ranks.
+    Ring,
+    /// The memory of so many ranks.
+    Memory(u32),
+    /// The ring with cold caches.
+    Cold,
+}
+
+impl Job {
+    /// As it is shown.
+    pub fn title(&self) -> String {
+        match self {
+            Self::Point(_) => "messages between two ranks".to_owned(),
+            Self::Together(ranks, _) => format!("collective operations of {ranks} ranks"),
+            Self::Start(ranks) => format!("MPI_Init of {ranks} ranks"),
+            Self::Launch(ranks) => format!("launch of {ranks} ranks"),
+            Self::Ring => format!("ring of {RING} ranks"),
+            Self::Memory(ranks) => format!("memory of {ranks} ranks"),
+            Self::Cold => "start with cold caches".to_owned(),
+        }
+    }
+
+    /// Rounds that are enough, whatever time there is.
+    pub fn most_rounds(&self) -> usize {
+        match self {
+            Self::Memory(_) => 6,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Whether this way takes part. The host has no image that could be cold.
+    pub fn is_for(&self, entry: &Entry) -> bool {
+        *self != Self::Cold || entry.way.own && !entry.way.is_host()
+    }
+}
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Of what.
+    pub measure: Measure,
+    /// With so many ranks.
+    pub ranks: u32,
+    /// Of messages of this size.
+    pub bytes: u64,
+    /// The figure, in the measure's unit.
+    pub figure: f64,
+}
+
+/// What a first job of a way told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The MPI library.
+    pub library: String,
+    /// Ranks of the job: less than were started where they are strangers.
+    pub ranks: u32,
+    /// Nodes they were on.
+    pub nodes: u32,
+    /// Whether rank 0 may copy from rank 1.
+    pub cma: String,
+}
+
+/// What jobs are started with.
+#[derive(Debug)]
+pub struct Site {
+    /// The launcher.
+    pub launcher: Launcher,
+    /// The largest message.
+    pub most: u64,
+    /// Whether few iterations do.
+    pub quick: bool,
+    /// Names of processes that the host's own jobs have beside their ranks.
+    pub usual: BTreeSet<String>,
+}
+
+impl Site {
+    /// Starts a job once.
+    ///
+    /// # Errors
+    /// What went wrong, with what was printed.
+    pub fn run(&self, job: &Job, entry: &Entry) -> Result<Vec<Sample>, String> {
+        match job {
+            Job::Point(measures) => self.messages(entry, 2, measures),
+            Job::Together(ranks, measures) => self.messages(entry, *ranks, measures),
+            Job::Start(ranks) => self.start(entry, *ranks),
+            Job::Launch(ranks) => {
+                let nothing = [entry.nothing.clone()];
+                self.timed(entry, *ranks, &nothing, Measure::Launch)
+            }
+            Job::Ring => self.timed(entry, RING, &[entry.program("ring")], Measure::Ring),
+            Job::Memory(ranks) => self.memory(entry, *ranks),
+            Job::Cold => {
+                drop_caches()?;
+                self.timed(entry, RING, &[entry.program("ring")], Measure::Cold)
+            }
+        }
+    }
+
+    /// The first job of a way: what its MPI is, and whether the ranks meet.
+    ///
+    /// # Errors
+    /// It did not run, or its ranks are strangers.
+    pub fn look(&self, entry: &Entry) -> Result<Told, String> {
+        let words = [entry.program("mpi-bench"), "job".to_owned()];
+        let told = read_job(&self.output(entry, 2, &words)?.1);
+        match told.ranks {
+            2 => Ok(told),
+            0 => Err(format!("{}: the program told nothing", entry.way.name)),
+            ranks => Err(format!(
+                "{}: {ranks} rank where 2 were started: this MPI does not understand the launcher",
+                entry.way.name
+            )),
+        }
+    }
+
+    /// The limit of one job: what none of ours takes.
+    fn limit(&self, entry: &Entry, ranks: u32) -> Duration {
+        let whole = match entry.way.own {
+            true => 300,
+            false => LIMIT_OF_OTHERS.as_secs(),
+        };
+        Duration::from_secs(whole + u64::from(ranks) + (self.most >> 20))
+    }
+
+    fn output(
+        &self,
+        entry: &Entry,
+        ranks: u32,
+        program: &[String],
+    ) -> Result<(f64, String), String> {
+        let contender = entry.contender(&self.launcher, ranks, program);
+        let run = prepared(&contender, self.limit(entry, ranks))?.run()?;
+        Ok((run.begun, run.output.unwrap_or_default()))
+    }
+
+    fn messages(
+        &self,
+        entry: &Entry,
+        ranks: u32,
+        measures: &[Measure],
+    ) -> Result<Vec<Sample>, String> {
+        let mut words = vec![
+            entry.program("mpi-bench"),
+            "--most".to_owned(),
+            self.most.to_string(),
+        ];
+        if self.quick {
+            words.push("--quick".to_owned());
+        }
+        words.extend(measures.iter().map(|measure| measure.name().to_owned()));
+        let text = self.output(entry, ranks, &words)?.1;
+        let samples = read_figures(&text, ranks);
+        for measure in measures {
+            if !samples.iter().any(|sample| sample.measure == *measure) {
+                return Err(format!(
+                    "no {} in what was printed:\n{text}",
+                    measure.name()
+                ));
+            }
+        }
+        Ok(samples)
+    }
+
+    fn start(&self, entry: &Entry, ranks: u32) -> Result<Vec<Sample>, String> {
+        let words = [entry.program("mpi-bench"), "start".to_owned()];
+        let (begun, text) = self.output(entry, ranks, &words)?;
+        let figure = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
+                .ok_or_else(|| format!("no {name} in what was printed:\n{text}"))
+        };
+        let sample = |measure, seconds: f64| Sample {
+            measure,
+            ranks,
+            bytes: 0,
+            figure: seconds * 1e3,
+        };
+        Ok(vec![
+            sample(Measure::Init, figure("init-ended ")? - begun),
+            sample(Measure::InitCall, figure("init-took ")?),
+        ])
+    }
+
+    fn timed(
+        &self,
+        entry: &Entry,
+        ranks: u32,
+        program: &[String],
+        measure: Measure,
+    ) -> Result<Vec<Sample>, String> {
+        let mut contender = entry.contender(&self.launcher, ranks, program);
+        contender.keep_output = false;
+        let run = prepared(&contender, self.limit(entry, ranks))?.run()?;
+        Ok(vec![Sample {
+            measure,
+            ranks,
+            bytes: 0,
+            figure: run.microseconds / 1e3,
+        }])
+    }
+
+    /// The memory of ranks, which tell their own, and of what else came with them.
+    fn memory(&self, entry: &Entry, ranks: u32) -> Result<Vec<Sample>, String> {
+        let held = self.hold(entry, ranks)?;
+        let helpers: Vec<&Process> = held
+            .others
+            .iter()
+            .filter(|process| !self.usual.contains(&process.name))
+            .collect();
+        let kib: f64 = held.kib + helpers.iter().map(|process| process.kib).sum::<f64>();
+        let sample = |measure, figure| Sample {
+            measure,
+            ranks,
+            bytes: 0,
+            figure,
+        };
+        Ok(vec![
+            sample(Measure::Memory, kib),
+            sample(Measure::Helpers, helpers.len() as f64),
+        ])
+    }
+
+    /// Processes of a job of the host's beside its ranks: the launcher's own.
+    ///
+    /// # Errors
+    /// The job failed.
+    pub fn look_at_host(&mut self, entry: &Entry) -> Result<(), String> {
+        let held = self.hold(entry, 2)?;
+        self.usual
+            .extend(held.others.into_iter().map(|process| process.name));
+        Ok(())
+    }
+
+    /// Starts ranks, waits until they have told their memory, looks who else is
+    /// there, and lets them end.
+    fn hold(&self, entry: &Entry, ranks: u32) -> Result<Held, String> {
+        let words = [entry.program("mpi-bench"), "memory".to_owned()];
+        let contender = entry.contender(&self.launcher, ranks, &words);
+        let failed = |what: String| format!("{}: {what}", contender.name);
+        let before = processes::all(entry.who.uid);
+        // Whoever came with this job has it; others of the same user have not.
+        let mark = format!("BENCH_JOB={}.{ranks}", std::process::id());
+        let mut child = Command::new(&contender.words[0])
+            .args(&contender.words[1..])
+            .envs(contender.variables.iter().cloned())
+            .envs(mark.split_once('='))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let leader = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
+        let watched = Watched::start(leader, self.limit(entry, ranks));
+        let (sender, lines) = mpsc::channel();
+        let output = child.stdout.take();
+        // Reads on when we have heard enough, so that nobody waits for the pipe.
+        let reader = std::thread::spawn(move || {
+            for line in output
+                .into_iter()
+                .flat_map(|pipe| BufReader::new(pipe).lines())
+            {
+                let _ = sender.send(line.unwrap_or_default());
+            }
+        });
+        let mut held = Held::default();
+        let mut own = Vec::new();
+        let mut complete = false;
+        while let Ok(line) = lines.recv() {
+            if let Some((pid, kib)) = line.strip_prefix("rank ").and_then(two_numbers) {
+                own.push(pid as i32);
+                held.kib += kib;
+            } else if line.starts_with("waiting ") {
+                complete = true;
+                break;
+            }
+        }
+        if complete {
+            held.others = processes::all(entry.who.uid)
+                .into_iter()
+                .filter(|process| !before.iter().any(|old| old.pid == process.pid))
+                .filter(|process| !own.contains(&process.pid))
+                .filter(|process| {
+                    SERVERS.contains(&process.name.as_str())
+                        || processes::carries(process.pid, &mark)
+                })
+                .collect();
+            if let Some(mut input) = child.stdin.take() {
+                let _ = input.write_all(b"\n");
+            }
+        }
+        let status = child.wait().map_err(|error| failed(error.to_string()))?;
+        let hung = watched.end();
+        let _ = reader.join();
+        if hung {
+            return Err(failed("has not ended".to_owned()));
+        }
+        if !complete || !status.success() || own.len() != ranks as usize {
+            return Err(failed(format!(
+                "{} of {ranks} ranks told their memory; {status}",
+                own.len()
+            )));
+        }
+        if held.kib < 0.0 {
+            return Err(failed(
+                "/proc does not tell the memory of a process".to_owned(),
+            ));
+        }
+        Ok(held)
+    }
+}
+
+/// A job at rest.
+#[derive(Debug, Default)]
+struct Held {
+    /// Proportional set size of its ranks.
+    kib: f64,
+    /// Processes that came with it, and are no ranks.
+    others: Vec<Process>,
+}
+
+fn prepared(contender: &Contender, limit: Duration) -> Result<Prepared, String> {
+    Ok(Prepared::new(contender)?.within(limit))
+}
+
+/// Only root can.
+fn drop_caches() -> Result<(), String> {
+    nix::unistd::sync();
+    fs::write("/proc/sys/vm/drop_caches", "3")
+        .map_err(|error| format!("drop the caches of the machine: {error}"))
+}
+
+fn two_numbers(text: &str) -> Option<(f64, f64)> {
+    let (one, two) = text.trim().split_once(' ')?;
+    Some((one.parse().ok()?, two.trim().parse().ok()?))
+}
+
+/// Lines of "measure bytes figure".
+fn read_figures(text: &str, ranks: u32) -> Vec<Sample> {
+    text.lines()
+        .filter_map(|line| {
+            let (name, numbers) = line.split_once(' ')?;
+            let measure = Measure::ALL.into_iter().find(|m| m.name() == name)?;
+            let (bytes, figure) = two_numbers(numbers)?;
+            Some(Sample {
+                measure,
+                ranks,
+                bytes: bytes as u64,
+                figure,
+            })
+        })
+        .collect()
+}
+
+fn read_job(text: &str) -> Told {
+    let value = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    Told {
+        library: value("library "),
+        ranks: value("ranks ").parse().unwrap_or_default(),
+        nodes: value("nodes ").parse().unwrap_or_default(),
+        cma: value("cma "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_among_what_an_mpi_says() {
+        let text = "[node:1] mca: no btl\nlatency 1 0.39\nlatency 4194304 310.1\nbarrier 0 1.5\nnoise 1 2\n";
+        let samples = read_figures(text, 2);
+        assert_eq!(samples.len(), 3);
+        assert_eq!(samples[1].bytes, 4 << 20);
+        assert_eq!(samples[2].measure, Measure::Barrier);
+        assert_eq!(samples[2].figure, 1.5);
+    }
+
+    #[test]
+    fn a_job_tells_what_it_is() {
+        let told = read_job("library Open MPI v4.1.4, package: x\nranks 2\nnodes 1\ncma no: Operation not permitted\n");
+        assert_eq!(told.library, "Open MPI v4.1.4, package: x");
+        assert_eq!((told.ranks, told.nodes), (2, 1));
+        assert_eq!(told.cma, "no: Operation not permitted");
+        assert_eq!(read_job(""), Told::default());
+    }
+}

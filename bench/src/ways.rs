@@ -1,0 +1,465 @@
+//! The ways of starting a program that are compared: the host, each image as it
+//! is entered here, installed peers, and what the user adds.
+//!
+//! Owns: who runs what with which words. Never: runs it.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use command::cli::bench::Bench;
+use image::{Image, Shown};
+use launcher::Error;
+use nix::unistd::{geteuid, User};
+
+use crate::data::Way;
+use crate::launcher::{on_path, Launcher};
+use crate::programs::Store;
+use crate::round::Contender;
+use crate::words::{split, Template};
+
+/// Whoever runs a way.
+#[derive(Debug, Clone)]
+pub struct Who {
+    /// Words that become them.
+    prefix: Vec<String>,
+    /// Their variables, where they differ.
+    variables: Vec<(String, String)>,
+    /// Whether it is root.
+    pub is_root: bool,
+    /// Their number.
+    pub uid: u32,
+}
+
+impl Who {
+    fn myself() -> Self {
+        Self {
+            prefix: Vec::new(),
+            variables: Vec::new(),
+            is_root: geteuid().is_root(),
+            uid: geteuid().as_raw(),
+        }
+    }
+
+    /// Another user, whom only root can become.
+    fn named(name: &str) -> Result<(Self, PathBuf), Error> {
+        let step = || format!("--as {name}");
+        if !geteuid().is_root() {
+            return Err(Error::new(step(), "only root can run as somebody else")
+                .hint("leave --as out: the user is you"));
+        }
+        let user = User::from_name(name)
+            .map_err(|errno| Error::call(step(), errno))?
+            .ok_or_else(|| Error::new(step(), "there is no such user").hint("getent passwd"))?;
+        let setpriv = on_path("setpriv").ok_or_else(|| {
+            Error::new(step(), "there is no setpriv on PATH").hint("install util-linux")
+        })?;
+        let home = user.dir.display().to_string();
+        Ok((
+            Self {
+                prefix: vec![
+                    setpriv.display().to_string(),
+                    format!("--reuid={}", user.uid),
+                    format!("--regid={}", user.gid),
+                    "--init-groups".to_owned(),
+                ],
+                variables: [("HOME", home.as_str()), ("USER", name), ("LOGNAME", name)]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
+                is_root: user.uid.is_root(),
+                uid: user.uid.as_raw(),
+            },
+            user.dir,
+        ))
+    }
+}
+
+/// A way, and all that it takes to run it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What is stored of it.
+    pub way: Way,
+    /// Who runs it.
+    pub who: Who,
+    template: Template,
+    variables: Vec<(String, String)>,
+    /// The directory of its compiled programs.
+    programs: PathBuf,
+    /// A program that does nothing.
+    pub nothing: String,
+    /// The image, for what is asked of its file.
+    pub image: Option<PathBuf>,
+}
+
+impl Entry {
+    /// A program of ours, as this way sees it.
+    pub fn program(&self, name: &str) -> String {
+        self.programs.join(name).display().to_string()
+    }
+
+    /// A command line that starts so many ranks of a program.
+    pub fn contender(&self, launcher: &Launcher, ranks: u32, program: &[String]) -> Contender {
+        let launcher = launcher.words(ranks, self.who.is_root);
+        let words = self.template.fill(&launcher, program);
+        let mut contender =
+            Contender::new(&self.way.name, self.who.prefix.iter().cloned().chain(words));
+        // posix_spawn(3) takes a path.
+        if let Some(path) = contender.words.first().and_then(|word| on_path(word)) {
+            contender.words[0] = path.display().to_string();
+        }
+        contender.variables = self.who.variables.clone();
+        contender.variables.extend(self.variables.iter().cloned());
+        contender.keep_output = true;
+        contender
+    }
+}
+
+/// An image that was given.
+#[derive(Debug)]
+struct Given {
+    path: PathBuf,
+    format: String,
+    is_directory: bool,
+    bytes: u64,
+    programs: PathBuf,
+}
+
+/// All ways that these options ask for; the host first.
+///
+/// # Errors
+/// An image that is none, programs that do not compile, a template that is wrong.
+pub fn all(options: &Bench, launcher: &Launcher) -> Result<Vec<Entry>, Error> {
+    let myself = Who::myself();
+    let store = Store::open(myself.is_root)?;
+    let exec = exec_words(options)?;
+    let host_programs = match &options.host_program {
+        Some(directory) => given_programs("--host-program", directory)?,
+        None => store.for_host()?,
+    };
+    let mut images = Vec::new();
+    for path in &options.images {
+        images.push(open(path, options, &store, &exec)?);
+    }
+    let whos = match &options.as_user {
+        None => vec![myself],
+        Some(name) => {
+            let (user, home) = Who::named(name)?;
+            // Where both may stand.
+            std::env::set_current_dir(&home)
+                .map_err(|error| Error::io(format!("go to {}", Shown::new(&home)), &error))?;
+            vec![user, myself]
+        }
+    };
+    let mut entries = Vec::new();
+    for who in &whos {
+        let maker = Maker {
+            who,
+            suffix: if whos.len() > 1 && who.is_root {
+                ", root"
+            } else {
+                ""
+            },
+            host_programs: &host_programs,
+        };
+        entries.push(maker.host());
+        for given in &images {
+            entries.push(maker.own(&exec, given));
+        }
+        if launcher.has_plugin() {
+            entries.extend(images.iter().map(|given| maker.plugin(given)));
+        }
+        // Peers are for users.
+        if who.is_root && whos.len() > 1 {
+            continue;
+        }
+        for name in &options.peers {
+            entries.extend(maker.peer(name, &images)?);
+        }
+        for text in &options.way {
+            entries.extend(maker.typed(text, &images)?);
+        }
+    }
+    tell_apart(&mut entries);
+    Ok(entries)
+}
+
+/// `singularity exec OPTIONS`.
+fn exec_words(options: &Bench) -> Result<Vec<String>, Error> {
+    let mut words = vec![singularity()?.display().to_string(), "exec".to_owned()];
+    if let Some(line) = &options.options {
+        words
+            .extend(split(line).map_err(|cause| Error::new(format!("--options '{line}'"), cause))?);
+    }
+    Ok(words)
+}
+
+/// The command that this program is installed beside.
+///
+/// # Errors
+/// It is not there.
+pub fn singularity() -> Result<PathBuf, Error> {
+    let this =
+        std::env::current_exe().map_err(|error| Error::io("find the running program", &error))?;
+    let places = [
+        this.ancestors()
+            .nth(3)
+            .map(|prefix| prefix.join("bin/singularity")),
+        this.parent().map(|directory| directory.join("singularity")),
+        on_path("singularity"),
+    ];
+    places
+        .into_iter()
+        .flatten()
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::new(
+                "find singularity",
+                "it is neither installed beside bench nor on PATH",
+            )
+            .hint("make install")
+        })
+}
+
+fn given_programs(option: &str, directory: &Path) -> Result<PathBuf, Error> {
+    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    match directory.join("mpi-bench").is_file() {
+        true => Ok(directory),
+        false => Err(Error::new(
+            format!("{option} {}", Shown::new(&directory)),
+            "there is no mpi-bench in it",
+        )
+        .hint("mpicc -O2 -o DIR/mpi-bench examples/bench/*.c; mpicc -O2 -o DIR/ring examples/ring/ring.c")),
+    }
+}
+
+fn open(path: &Path, options: &Bench, store: &Store, exec: &[String]) -> Result<Given, Error> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let image = Image::open(&path)?;
+    let is_directory = image.is_directory();
+    let size = image.file().metadata().map_or(0, |data| data.size());
+    let programs = match &options.image_program {
+        Some(directory) => directory.clone(),
+        None => store.for_image(exec, &path)?,
+    };
+    Ok(Given {
+        format: image.format().to_string(),
+        is_directory,
+        bytes: if is_directory { 0 } else { size },
+        programs,
+        path,
+    })
+}
+
+/// Makes the ways of one user.
+struct Maker<'a> {
+    who: &'a Who,
+    suffix: &'static str,
+    host_programs: &'a Path,
+}
+
+impl Maker<'_> {
+    fn entry(&self, name: &str, template: Template) -> Entry {
+        Entry {
+            way: Way {
+                name: format!("{name}{}", self.suffix),
+                baseline: format!("host{}", self.suffix),
+                entering: String::new(),
+                format: "none".to_owned(),
+                bytes: 0,
+                mpi: String::new(),
+                cma: String::new(),
+                nodes: 0,
+                own: true,
+                words: template.line(),
+            },
+            who: self.who.clone(),
+            template,
+            variables: Vec::new(),
+            programs: self.host_programs.to_owned(),
+            nothing: on_path("true").map_or("true".to_owned(), |path| path.display().to_string()),
+            image: None,
+        }
+    }
+
+    fn host(&self) -> Entry {
+        let mut entry = self.entry("host", Template::host());
+        entry.way.entering = "none: the host itself".to_owned();
+        entry
+    }
+
+    fn of_image(&self, name: &str, template: &Template, given: &Given) -> Entry {
+        let template = template.with_image(&given.path.display().to_string());
+        let mut entry = self.entry(name, template);
+        entry.way.format = given.format.clone();
+        entry.way.bytes = given.bytes;
+        entry.programs = given.programs.clone();
+        entry.nothing = "/bin/true".to_owned();
+        entry.image = Some(given.path.clone());
+        entry
+    }
+
+    fn own(&self, exec: &[String], given: &Given) -> Entry {
+        let words = exec
+            .iter()
+            .map(String::as_str)
+            .chain(["{image}", "{program}"]);
+        let (name, entering) = match (given.is_directory, self.who.is_root) {
+            (true, false) => (given.format.clone(), "user namespace"),
+            (true, true) => (given.format.clone(), "root"),
+            (false, false) => (format!("{}, FUSE", short(given)), "user namespace, FUSE"),
+            (false, true) => (format!("{}, kernel", short(given)), "root, kernel mount"),
+        };
+        let mut entry = self.of_image(&name, &Template::new(words), given);
+        entry.way.entering = entering.to_owned();
+        entry
+    }
+
+    fn plugin(&self, given: &Given) -> Entry {
+        let words = ["{launcher}", "--singularity-image={image}", "{program}"];
+        let name = format!("{}, Slurm plugin", short(given));
+        let mut entry = self.of_image(&name, &Template::new(words), given);
+        entry.way.entering = "Slurm plugin, kernel mount".to_owned();
+        entry
+    }
+
+    /// A peer with every image that it can take.
+    fn peer(&self, name: &str, images: &[Given]) -> Result<Vec<Entry>, Error> {
+        let home = self
+            .who
+            .variables
+            .iter()
+            .find(|(name, _)| name == "HOME")
+            .map(|(_, value)| value.clone())
+            .or_else(|| std::env::var("HOME").ok())
+            .unwrap_or_else(|| "/root".to_owned());
+        let above = Path::new(&home).parent().unwrap_or(Path::new("/"));
+        let above = above.display().to_string();
+        let (template, files) = match name {
+            "bwrap" => {
+                let mut words = vec![
+                    "bwrap",
+                    "--ro-bind",
+                    "{image}",
+                    "/",
+                    "--dev-bind",
+                    "/dev",
+                    "/dev",
+                ];
+                words.extend([
+                    "--proc",
+                    "/proc",
+                    "--ro-bind",
+                    "/sys",
+                    "/sys",
+                    "--bind",
+                    "/tmp",
+                    "/tmp",
+                ]);
+                match above.as_str() {
+                    "/" => words.extend(["--bind", &home, &home]),
+                    _ => words.extend(["--tmpfs", &above, "--bind", &home, &home]),
+                }
+                (Template::new(words.into_iter().chain(["{program}"])), false)
+            }
+            "ch-run" => (
+                Template::new(["ch-run", "--home", "{image}", "--", "{program}"]),
+                false,
+            ),
+            "apptainer" => (
+                Template::new(["apptainer", "--silent", "exec", "{image}", "{program}"]),
+                true,
+            ),
+            _ => {
+                return Err(
+                    Error::new(format!("--peers {name}"), "not one that is known").hint(
+                        "bwrap, ch-run, apptainer; for others --way 'NAME=… {image} {program}'",
+                    ),
+                )
+            }
+        };
+        if on_path(name).is_none() {
+            return Err(Error::new(format!("--peers {name}"), "it is not on PATH")
+                .hint("install it, or leave it out"));
+        }
+        let fit = images.iter().filter(|given| given.is_directory || files);
+        Ok(fit
+            .map(|given| self.foreign(name, &template, given))
+            .collect())
+    }
+
+    /// What a launcher lacks that cannot add /etc/hosts to a read-only image:
+    /// hwloc looks for a display on `localhost`, and asks name servers for seconds.
+    fn foreign(&self, name: &str, template: &Template, given: &Given) -> Entry {
+        let label = format!("{name}, {}", short(given));
+        let mut entry = self.of_image(&label, template, given);
+        entry.way.entering = name.to_owned();
+        entry.way.own = false;
+        entry.variables = vec![("HWLOC_COMPONENTS".to_owned(), "-gl".to_owned())];
+        entry
+    }
+
+    fn typed(&self, text: &str, images: &[Given]) -> Result<Vec<Entry>, Error> {
+        let step = || format!("--way '{text}'");
+        let hint = "as in --way 'bwrap=bwrap --ro-bind {image} / --dev /dev {program}'";
+        let (name, template) = text
+            .split_once('=')
+            .filter(|(name, _)| !name.trim().is_empty())
+            .ok_or_else(|| Error::new(step(), "it has no name").hint(hint))?;
+        let template =
+            Template::parse(template).map_err(|cause| Error::new(step(), cause).hint(hint))?;
+        if !template.takes_image() {
+            let mut entry = self.entry(name.trim(), template);
+            entry.way.entering = name.trim().to_owned();
+            entry.way.own = false;
+            return Ok(vec![entry]);
+        }
+        Ok(images
+            .iter()
+            .map(|given| {
+                let mut entry = self.foreign(name.trim(), &template, given);
+                entry.variables.clear();
+                if images.len() == 1 {
+                    entry.way.name = format!("{}{}", name.trim(), self.suffix);
+                }
+                entry
+            })
+            .collect())
+    }
+}
+
+/// A format without what is in brackets.
+fn short(given: &Given) -> &str {
+    given.format.split(" (").next().unwrap_or_default()
+}
+
+/// Names that are the same get the image's file name, or a number.
+fn tell_apart(entries: &mut [Entry]) {
+    for index in 0..entries.len() {
+        let name = entries[index].way.name.clone();
+        if entries
+            .iter()
+            .filter(|entry| entry.way.name == name)
+            .count()
+            == 1
+        {
+            continue;
+        }
+        let mut number = 0;
+        for entry in entries.iter_mut().filter(|entry| entry.way.name == name) {
+            number += 1;
+            let file = entry.image.as_deref().and_then(Path::file_name);
+            let word = file.map_or(number.to_string(), |file| {
+                file.to_string_lossy().into_owned()
+            });
+            entry.way.name = format!("{name} ({word})");
+        }
+        // The same file twice.
+        let name = entries[index].way.name.clone();
+        let mut number = 0;
+        for entry in entries.iter_mut().filter(|entry| entry.way.name == name) {
+            number += 1;
+            if number > 1 {
+                entry.way.name = format!("{name} {number}");
+            }
+        }
+    }
+}

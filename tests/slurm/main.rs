@@ -6,6 +6,7 @@
 //! the command line choose cases by parts of their names.
 
 mod bench;
+mod bridge;
 mod entering;
 mod faults;
 mod ground;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         prolog::CASES,
         site::CASES,
         mpi::CASES,
+        bridge::CASES,
         faults::CASES,
         bench::CASES,
     ]

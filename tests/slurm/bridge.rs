@@ -1,0 +1,223 @@
+//! The bridge between Slurm and MPIs that do not speak what a step offers: nothing
+//! at all (`--mpi=none`), or PMI-2.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use test_support::{Image, Output, Running};
+
+use crate::ground::{Ground, LIMIT};
+use crate::Case;
+
+pub const CASES: &[Case] = &[
+    ("bridge_without_any_pmi_serves_every_layout", layouts),
+    ("bridge_over_pmi2_serves_open_mpi", over_pmi2),
+    ("bridge_that_is_killed_ends_the_step", killed_helper),
+    ("bridge_ends_the_step_with_a_killed_rank", killed_rank),
+    ("bridge_lets_no_stranger_join_or_wait_in_its_way", strangers),
+    ("bridge_does_not_wait_for_a_node_that_failed", missing_node),
+];
+
+/// The job ends within this, whatever died.
+const SOON: Duration = Duration::from_secs(5);
+
+/// srun of singularity itself, by the user, on the login host.
+fn srun(ground: &Ground, options: &[&str], image: Image, program: &[&str]) -> Command {
+    let mut command = ground.cluster.command(&ground.user, "srun");
+    command
+        // The two nodes are one machine, which UCX takes for a way between them.
+        .env("UCX_TLS", "tcp,self")
+        .args(["--quiet"])
+        .args(options)
+        .arg(test_support::command())
+        .arg("exec")
+        .arg(image.directory())
+        .args(program);
+    command
+}
+
+fn run(ground: &Ground, options: &[&str], image: Image) -> Output {
+    test_support::capture_within(LIMIT, &mut srun(ground, options, image, &["ring"]), b"")
+}
+
+/// Each rank's line, and those of each node together.
+fn expect_ranks(output: &Output, on_c1: &[u32], on_c2: &[u32]) {
+    output.succeeded();
+    let text = output.stdout();
+    let size = on_c1.len() + on_c2.len();
+    assert!(
+        text.contains(&format!("ring of {size} ranks")) || size == 1,
+        "{output}"
+    );
+    for (node, ranks) in [("c1", on_c1), ("c2", on_c2)] {
+        for rank in ranks {
+            let line = format!("rank {rank} of {size} on {node},");
+            assert_eq!(text.matches(&line).count(), 1, "{line}\n{output}");
+        }
+    }
+}
+
+fn layouts(ground: &Ground) {
+    for image in [Image::OpenMpiBookworm, Image::MpichBookworm] {
+        let cases: [(&[&str], &[u32], &[u32]); 4] = [
+            (&["-N2", "-n4"], &[0, 1], &[2, 3]),
+            (&["-N2", "-n4", "--distribution=cyclic"], &[0, 2], &[1, 3]),
+            // More ranks than cores, and not as many on each node.
+            (
+                &["-N2", "-n5", "-O", "--distribution=plane=2"],
+                &[0, 1, 4],
+                &[2, 3],
+            ),
+            (&["-N1", "-n1", "-wc1"], &[0], &[]),
+        ];
+        for (options, on_c1, on_c2) in cases {
+            let options = [options, &["--mpi=none"]].concat();
+            expect_ranks(&run(ground, &options, image), on_c1, on_c2);
+        }
+    }
+}
+
+fn over_pmi2(ground: &Ground) {
+    for image in [Image::OpenMpiBullseye, Image::OpenMpiTrixie] {
+        let options = ["-N2", "-n4", "--mpi=pmi2", "--distribution=cyclic"];
+        expect_ranks(&run(ground, &options, image), &[0, 2], &[1, 3]);
+    }
+}
+
+/// A step that goes on for long, and whose ranks have all begun.
+fn long_step(ground: &Ground) -> Running {
+    let program = ["ring", "--hold", "60"];
+    let options = ["-N2", "-n4", "--mpi=none"];
+    let mut command = srun(ground, &options, Image::OpenMpiBookworm, &program);
+    let mut step = Running::start(&mut command);
+    let end = Instant::now() + Duration::from_secs(20);
+    // Every rank has its seat, and some time to be in the middle of MPI.
+    while pids(ground, "ring").len() < 4 {
+        assert!(
+            step.is_running() && Instant::now() < end,
+            "it does not start"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(pids(ground, "pmi-bridge").len(), 2, "one helper a node");
+    step
+}
+
+/// The user's processes of that name, on the nodes of this machine.
+fn pids(ground: &Ground, name: &str) -> Vec<String> {
+    let mut command = Command::new("pgrep");
+    let uid = ground.user.uid().to_string();
+    command.args(["--exact", "--uid", &uid, name]);
+    let output = test_support::capture(&mut command);
+    output.stdout().lines().map(str::to_owned).collect()
+}
+
+fn kill_one(ground: &Ground, name: &str) {
+    let victim = pids(ground, name).pop().expect("it is running");
+    let status = Command::new("kill").args(["-KILL", &victim]).status();
+    assert!(status.is_ok_and(|status| status.success()));
+}
+
+fn expect_soon_over(ground: &Ground, step: Running) -> Output {
+    let begun = Instant::now();
+    let output = step.wait(LIMIT);
+    assert!(begun.elapsed() < SOON, "{:?}: {output}", begun.elapsed());
+    assert!(!output.status.success(), "{output}");
+    let end = Instant::now() + SOON;
+    while !pids(ground, "pmi-bridge").is_empty() || !pids(ground, "ring").is_empty() {
+        assert!(Instant::now() < end, "something is left");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    output
+}
+
+fn killed_helper(ground: &Ground) {
+    let step = long_step(ground);
+    kill_one(ground, "pmi-bridge");
+    let output = expect_soon_over(ground, step);
+    output.complained("contact with its bridge is lost");
+}
+
+fn killed_rank(ground: &Ground) {
+    let step = long_step(ground);
+    kill_one(ground, "ring");
+    let output = expect_soon_over(ground, step);
+    output.complained("ended without MPI_Finalize");
+}
+
+/// Another user on the node finds the port, and connects as often as it goes: to
+/// say nothing, to say what is none of ours, and to begin as a helper does.
+fn strangers(ground: &Ground) {
+    const ATTACK: &str = r#"
+import socket, time, os
+os.setgid(65534); os.setuid(65534)
+begun, held, met = time.time(), [], set()
+hello = b"sgmp\x01" + (37).to_bytes(4, "little") + b"\x01" + (1).to_bytes(4, "little") + b"n" * 32
+false = b"sgmp\x01" + (18).to_bytes(4, "little") + b"\x02" + (13).to_bytes(4, "little") + b"MUNGE:AwQDAA:"
+while time.time() < begun + 6:
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in open(table).readlines()[1:]:
+            words = line.split()
+            port = int(words[1].rsplit(":", 1)[1], 16)
+            if words[3] == "0A" and 20000 <= port < 32000:
+                ports.add(port)
+    for port in ports:
+        for words in (b"", b"GET / HTTP/1.1\r\n\r\n", hello, hello + false, b"\xff" * 9000) * 4:
+            try:
+                connection = socket.create_connection(("127.0.0.1", port), 0.2)
+                connection.sendall(words)
+                held.append(connection)
+                met.add(port)
+            except OSError:
+                pass
+    held = held[-300:]
+    time.sleep(0.005)
+print("met", len(met))
+"#;
+    let node = &ground.cluster.nodes()[0];
+    let mut attack = ground.cluster.root(node, "python3");
+    let attack = Running::start(attack.args(["-c", ATTACK]));
+    std::thread::sleep(Duration::from_millis(300));
+    // The second node comes late, so that the door is open for a while.
+    let script = format!(
+        "test $SLURM_NODEID = 0 || sleep 1; exec {} exec {} ring",
+        test_support::command().display(),
+        Image::OpenMpiBookworm.directory().display()
+    );
+    let mut command = ground.cluster.command(&ground.user, "srun");
+    command.args(["--quiet", "-N2", "-n4", "--mpi=none", "sh", "-c", &script]);
+    let output = test_support::capture_within(LIMIT, &mut command, b"");
+    expect_ranks(&output, &[0, 1], &[2, 3]);
+    let attack = attack.wait(LIMIT);
+    assert!(
+        !attack.stdout().contains("met 0"),
+        "nobody was attacked: {attack}"
+    );
+}
+
+/// One node's ranks never come to the bridge: those of the other must not wait
+/// for ever, nor become a job of their own.
+fn missing_node(ground: &Ground) {
+    let script = format!(
+        "test $SLURM_NODEID = 0 || exit 3; exec {} exec {} ring",
+        test_support::command().display(),
+        Image::OpenMpiBookworm.directory().display()
+    );
+    let mut command = ground.cluster.command(&ground.user, "srun");
+    // Slurm ends a step soon after a task has failed, if told so.
+    command.args([
+        "--quiet",
+        "--kill-on-bad-exit=1",
+        "-N2",
+        "-n2",
+        "--mpi=none",
+    ]);
+    command.args(["sh", "-c", &script]);
+    let begun = Instant::now();
+    let output = test_support::capture_within(LIMIT, &mut command, b"");
+    assert!(!output.status.success(), "{output}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{output}");
+    assert!(!output.stdout().contains("rank 0 of"), "{output}");
+}

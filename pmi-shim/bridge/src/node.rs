@@ -41,6 +41,7 @@ pub fn serve(listener: OwnedFd, munge: Option<OwnedFd>) -> ExitCode {
         asking: Vec::new(),
         common: None,
         member: None,
+        failed: None,
     };
     match node.follow(Instant::now() + GREETING) {
         Ok(Outcome::Well) => ExitCode::SUCCESS,
@@ -59,6 +60,8 @@ struct Node {
     /// The first rank's greeting: all others' agree with it.
     common: Option<Hello>,
     member: Option<Member>,
+    /// Why there is no host, which all ranks are told.
+    failed: Option<String>,
 }
 
 impl Node {
@@ -137,19 +140,21 @@ impl Node {
             });
             return;
         }
-        if self.member.is_none() {
+        if self.member.is_none() && self.failed.is_none() {
             match host_for(&hello, self.munge.take(), now) {
                 Ok(host) => {
                     let make_app = crate::app_for(hello.app);
                     self.member = Some(Member::new(host, make_app, now));
                 }
-                Err(line) => {
-                    let hint = "see docs/PMI.md for what the bridge needs".into();
-                    self.common = None;
-                    asking.refuse(Refused { line, hint });
-                    return;
-                }
+                Err(line) => self.failed = Some(line),
             }
+        }
+        if let Some(line) = &self.failed {
+            asking.refuse(Refused {
+                line: line.clone(),
+                hint: "srun --mpi=pmix or --mpi=pmi2 needs nothing of the nodes".into(),
+            });
+            return;
         }
         if let Some(member) = &mut self.member {
             member.welcome(asking, hello, belongings);

@@ -23,8 +23,12 @@ use pmi_shim::net::{self, Message};
 use super::munged::Munged;
 use super::seal::{transcript, Seal, LENGTH};
 
-/// How long both may take to show who they are.
+/// How long somebody who has connected may take to show who they are.
 const INTRODUCTION: Duration = Duration::from_secs(5);
+
+/// How long somebody this node has connected to may take: other users can have any
+/// of the ports, and say nothing; the right one is tried again if it was slow.
+const ANSWERING: Duration = Duration::from_secs(1);
 
 /// How much may wait to be written to somebody who does not read: then reading
 /// from others goes on all the same, but not without end.
@@ -108,7 +112,11 @@ impl Link {
             inbox: Vec::new(),
             out: Vec::new(),
             written: 0,
-            until: now + INTRODUCTION,
+            until: now
+                + match upwards {
+                    Some(_) => ANSWERING,
+                    None => INTRODUCTION,
+                },
             leaving: false,
         };
         if link.upwards {

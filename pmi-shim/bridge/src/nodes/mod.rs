@@ -216,7 +216,11 @@ impl Nodes {
 
     fn accept(&mut self, now: Instant) {
         let Some(own) = self.own.clone() else { return };
-        while let Some(listener) = &self.listener {
+        // Who connects without end must not keep this process from its work.
+        for _ in 0..MOST_STRANGERS {
+            let Some(listener) = &self.listener else {
+                return;
+            };
             if self.strangers.len() >= MOST_STRANGERS {
                 // The oldest has had its time: who is one of us needs little of it.
                 self.strangers.remove(0);

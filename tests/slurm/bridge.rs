@@ -58,7 +58,8 @@ fn expect_ranks(output: &Output, on_c1: &[u32], on_c2: &[u32]) {
 }
 
 fn layouts(ground: &Ground) {
-    for image in [Image::OpenMpiBookworm, Image::MpichBookworm] {
+    // Debian's MPICH hangs in MPI_Finalize now and then, on the host too: see mpi.rs.
+    for image in [Image::OpenMpiBookworm, Image::WheelMpich4] {
         let cases: [(&[&str], &[u32], &[u32]); 4] = [
             (&["-N2", "-n4"], &[0, 1], &[2, 3]),
             (&["-N2", "-n4", "--distribution=cyclic"], &[0, 2], &[1, 3]),

@@ -197,6 +197,10 @@ impl Nodes {
             return;
         }
         self.over = true;
+        if self.job.is_some() {
+            // Ranks that wait for a seat are told with the answer.
+            eprintln!("singularity: {reason}");
+        }
         let abort = Abort::new(1, reason);
         self.tell_all(&Message::Abort(abort.status, abort.reason.clone()), None);
         self.events.push(HostEvent::Aborted(abort));

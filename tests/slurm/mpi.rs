@@ -155,22 +155,15 @@ fn expect_world(output: &test_support::Output, ranks: usize, library: &str) {
     }
 }
 
-/// Two nodes; but MPICH 4.0 with UCX often does not come out of MPI_Finalize there.
-fn layout(image: Image) -> [&'static str; 2] {
-    match image {
-        Image::MpichBookworm => ["-N1", "-n2"],
-        _ => ["-N2", "-n2"],
-    }
-}
-
 fn every_mpi(ground: &Ground) {
-    for (image, library) in Image::WITH_MPI {
+    // MPICH 4.0 with UCX has a case of its own, as it often does not come out of
+    // MPI_Finalize.
+    let all = Image::WITH_MPI.into_iter();
+    for (image, library) in all.filter(|(image, _)| *image != Image::MpichBookworm) {
         for kind in ["pmix", "pmi2", "none"] {
             let option = image_option(&image.directory());
             let kind = format!("--mpi={kind}");
-            let mut words = vec!["--quiet", &option, &kind];
-            words.extend(layout(image));
-            words.push("ring");
+            let words = ["--quiet", &option, &kind, "-N2", "-n2", "ring"];
             let output = ground.command_with(&APART, "srun", &words);
             expect_world(&output, 2, library);
         }
@@ -189,9 +182,9 @@ fn by_the_command(ground: &Ground) {
         let directory = directory.to_str().expect("a printable path");
         for kind in ["pmix", "pmi2", "none"] {
             let kind = format!("--mpi={kind}");
-            let mut words = vec!["--quiet", &kind];
-            words.extend(layout(image));
-            words.extend([command, "exec", directory, "ring"]);
+            let words = [
+                "--quiet", &kind, "-N2", "-n2", command, "exec", directory, "ring",
+            ];
             let output = ground.command_with(&APART, "srun", &words);
             expect_world(&output, 2, library);
         }

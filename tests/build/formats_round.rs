@@ -180,7 +180,7 @@ fn an_archive_is_not_written_to_a_terminal_and_a_reader_that_goes_is_no_error() 
     );
     let mut sh = ground
         .user()
-        .shell(&text.replace("singularity", text_of(&test_support::command())));
+        .shell(&text.replace("singularity", text_of(test_support::command())));
     let output = capture(&mut sh);
     let said = output.stdout();
     assert!(

@@ -13,6 +13,7 @@ pub mod inspect;
 pub mod pull;
 pub(crate) mod source;
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use image::{FileSystem, Image, Shown};
@@ -26,6 +27,7 @@ pub(crate) fn open_to_read(path: &Path) -> Result<Image, Error> {
     let image = Image::open(path)?;
     if is_ext(&image) {
         launcher::lock::take(&image, false)?;
+        launcher::check::put_in_order(&image, false, OsStr::new(""), false)?;
     }
     Ok(image)
 }

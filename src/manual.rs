@@ -89,6 +89,8 @@ impl Text {
             "copy" => COPY,
             "convert" => CONVERT,
             "inspect" => INSPECT,
+            "pull" => PULL,
+            "cache" => CACHE,
             _ => COMMAND,
         }
     }
@@ -265,6 +267,89 @@ it prints one object with the members
 singularity mpi check app.sqfs ./app
 mpirun \-np 1 singularity mpi check \-\-json app.sqfs ./app
 .EE
+"##,
+};
+
+const PULL: Text = Text {
+    synopsis: r##"
+.B singularity pull
+.RI [ OPTION "]... [" IMAGE "] " URI
+"##,
+    description: r##"
+Fetches a container image and packs it into an image file in the current directory,
+named NAME_TAG with the ending of its format, or into
+.IR IMAGE .
+.PP
+.I URI
+is
+.BI docker:// HOST\fR[\fB:\fIPORT\fR]\fB/\fINAME\fR[\fB:\fITAG\fR][\fB@\fIDIGEST\fR]
+for a registry,
+.BI oci: DIRECTORY\fR[\fB:\fITAG\fR]
+or
+.BI oci\-archive: FILE\fR[\fB:\fITAG\fR]
+for the OCI image layout, or
+.BI docker\-archive: FILE\fR[\fB:\fINAME\fB:\fITAG\fR]
+for what docker save writes.
+Without a host,
+.B SINGULARITY_DOCKER_REGISTRY
+names the registry.
+.PP
+Entrypoint and Cmd become the runscript, Env the environment.
+Layers are checked against their digests, kept in the cache, and fetched only once; what
+was interrupted goes on where it was.
+.PP
+A password for
+.B \-\-docker\-username
+is read from
+.BR SINGULARITY_DOCKER_PASSWORD ,
+else asked for.
+Else credentials are looked for in
+.BR REGISTRY_AUTH_FILE ,
+or in
+.I config.json
+in
+.B DOCKER_CONFIG
+or
+.IR ~/.docker .
+.B SSL_CERT_FILE
+names certificates to trust instead of the system's.
+.B SINGULARITY_REGISTRY_TIMEOUT
+sets how many seconds of silence are endured (30).
+"##,
+    examples: r##"
+.nf
+singularity pull docker://localhost:5000/lab/solver:2.1
+singularity run solver_2.1.sqfs
+singularity pull \-\-format sif solver.sif oci\-archive:solver.tar
+.fi
+"##,
+};
+
+const CACHE: Text = Text {
+    synopsis: r##"
+.B singularity cache list
+.br
+.B singularity cache clean
+.RB [ \-\-days
+.IR DAYS ]
+.RB [ \-n ]
+"##,
+    description: r##"
+Lists or removes what was fetched from registries and is kept in
+.BR SINGULARITY_CACHEDIR ,
+else in
+.IR $XDG_CACHE_HOME/singularity ,
+else in
+.IR ~/.cache/singularity .
+.PP
+Images share layers, so what they take together is less than the sum of their sizes.
+What a running build uses is not removed.
+"##,
+    examples: r##"
+.nf
+singularity cache list
+singularity cache clean \-\-days 30
+.fi
 "##,
 };
 

@@ -142,7 +142,7 @@ pub struct Pull {
     /// Reaching registries.
     #[command(flatten)]
     pub registry: Registry,
-    /// The image to make, where it is not to be NAME_TAG, and where it comes from, as in docker://HOST/NAME:TAG
+    /// The image to make, where it is not to be NAME_TAG with the ending of its format, and where it comes from, as in docker://HOST/NAME:TAG
     #[arg(required = true, num_args = 1..=2, value_names = ["IMAGE", "URI"])]
     pub words: Vec<OsString>,
 }

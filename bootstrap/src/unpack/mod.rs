@@ -4,6 +4,7 @@
 
 pub mod decompress;
 pub mod members;
+pub mod names;
 pub mod tar;
 
 pub use decompress::decompress;

@@ -37,19 +37,10 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::members::{Member, Members, Sort};
+use super::names::{meaning, parts, Meaning};
 use crate::failure::call;
 use crate::tree::extract::{Lost, Owner};
 use crate::tree::Time;
-
-/// What a name in a layer begins with that takes a file of a layer below away.
-/// See "Whiteouts" in the image specification's layer.md.
-const WHITEOUT: &[u8] = b".wh.";
-
-/// In a directory: nothing of the layers below shows.
-const OPAQUE: &[u8] = b".wh..wh..opq";
-
-/// What other names of the union file system's own begin with.
-const META: &[u8] = b".wh..wh.";
 
 /// The permissions of a directory that is needed and that the archive tells nothing of.
 const IMPLIED: u32 = 0o755;
@@ -120,58 +111,6 @@ pub fn make_directory(tree: &Path, path: &[u8], options: &Options) -> Result<(),
         .parent(&parts, timespec(Time::default()))
         .map_err(|errno| unpacking.failed(path, errno))?;
     unpacking.finish().map(drop)
-}
-
-/// The parts of a member's name, or why it is refused. No parts: the top itself.
-///
-/// An absolute name begins at the top of the tree. `..` is refused even where it
-/// would stay inside: no tool writes it, and readers differ in what it means.
-///
-/// # Errors
-/// The reason.
-pub fn parts(name: &[u8]) -> Result<Vec<&[u8]>, &'static str> {
-    if name.contains(&0) {
-        return Err("its name has a NUL in it");
-    }
-    let parts: Vec<_> = name
-        .split(|byte| *byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".")
-        .collect();
-    if parts.contains(&&b".."[..]) {
-        return Err("its name leads out of the archive by ..");
-    }
-    Ok(parts)
-}
-
-/// What a name means where whiteouts count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning<'a> {
-    /// A file as any other.
-    File,
-    /// This entry of the same directory goes.
-    Removes(&'a [u8]),
-    /// All entries of the same directory go.
-    RemovesAll,
-    /// Nothing: the union file system's own.
-    Nothing,
-}
-
-/// What the last part of a name means in a layer.
-///
-/// # Errors
-/// It takes away something that is not an entry of the directory.
-pub fn meaning(name: &[u8]) -> Result<Meaning<'_>, &'static str> {
-    if name == OPAQUE {
-        return Ok(Meaning::RemovesAll);
-    }
-    if name.starts_with(META) {
-        return Ok(Meaning::Nothing);
-    }
-    match name.strip_prefix(WHITEOUT) {
-        None => Ok(Meaning::File),
-        Some(b"" | b"." | b"..") => Err("a whiteout of no entry of the directory"),
-        Some(entry) => Ok(Meaning::Removes(entry)),
-    }
 }
 
 /// What a directory gets at the end, when nothing is put into it any more.

@@ -11,6 +11,7 @@ mod ground;
 mod agents_apt;
 mod agents_rpm;
 mod formats_round;
+mod definitions;
 mod oci_faults;
 mod oci_pull;
 mod oci_server;

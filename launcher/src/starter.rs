@@ -17,6 +17,8 @@ use std::path::Path;
 
 use image::Image;
 
+use nix::sys::statvfs::{statvfs, FsFlags};
+
 use crate::error::{shown, Error};
 use crate::fds::{self, Limits};
 use crate::host::Host;
@@ -35,6 +37,26 @@ pub fn is_installed(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| {
         metadata.is_file() && metadata.uid() == 0 && metadata.mode() & libc::S_ISUID != 0
     })
+}
+
+/// Why execve(2) would not make this process root by a set-id program, if so:
+/// somebody traces it, it may not gain privileges, or the file system is nosuid.
+pub fn is_in_vain(path: &Path) -> Option<&'static str> {
+    if process::has_no_new_privileges() {
+        return Some("this process may not gain privileges (no_new_privs)");
+    }
+    let nosuid = |fs: nix::sys::statvfs::Statvfs| fs.flags().contains(FsFlags::ST_NOSUID);
+    if statvfs(path).is_ok_and(nosuid) {
+        return Some("it lies on a file system that is mounted nosuid");
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    if tracer.is_some_and(|pid| pid.trim() != "0") {
+        return Some("this process is traced");
+    }
+    None
 }
 
 /// Whether bytes are a whole request, as the starter reads it.

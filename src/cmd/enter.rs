@@ -123,6 +123,8 @@ fn starter(way: Way, request: &Request, host: &Host) -> Result<Option<PathBuf>, 
             ),
         )
         .hint("the administrator can install it: make install SETUID=1; --userns goes without it")
+    } else if let Some(why) = launcher::starter::is_in_vain(&path) {
+        Error::new("--setuid", why).hint("--userns goes without the set-id starter")
     } else {
         match launcher::starter::judge(request, host) {
             Ok(()) => return Ok(Some(path)),

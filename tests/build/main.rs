@@ -10,8 +10,8 @@ mod ground;
 
 mod agents_apt;
 mod agents_rpm;
-mod formats_round;
 mod definitions;
+mod formats_round;
 mod oci_faults;
 mod oci_pull;
 mod oci_server;

@@ -137,6 +137,7 @@ fn a_site_without_files_that_are_shown_stops_nothing() {
                  rm -f /etc/hosts /etc/resolv.conf /etc/localtime /etc/group /etc/passwd";
     let words = [
         "exec",
+        "--userns",
         text_of(busybox()),
         "sh",
         "-c",

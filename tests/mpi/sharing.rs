@@ -78,7 +78,8 @@ fn a_job_has_one_server_for_its_image_and_leaves_none() {
         std::thread::sleep(Duration::from_millis(20));
     }
     job.wait(LIMIT).succeeded().quietly();
-    assert_eq!(most, 1);
+    // The starter has the kernel mount it.
+    assert_eq!(most, usize::from(!test_support::is_privileged()));
     assert_nothing_of_ours(&before);
 }
 

@@ -93,6 +93,12 @@ fn a_traced_starter_is_not_privileged() {
     strace.args(["exec", "--setuid", text_of(busybox()), "id", "-u"]);
     let output = capture(&mut strace);
     output.exited_with(255).wrote("").complained(
+        "singularity: --setuid: this process is traced\n\
+         hint: --userns goes without the set-id starter\n",
+    );
+    let mut strace = ground.user().command("strace");
+    strace.args(["-f", "-o", "trace", text_of(&crate::starter::path()), "9"]);
+    capture(&mut strace).exited_with(255).wrote("").complained(
         "singularity: start: the starter is not installed set-user-ID of root\n\
          hint: the administrator can install it so: make install SETUID=1\n",
     );

@@ -43,7 +43,8 @@ const FRAMEWORKS: &[(&str, &[&str])] = &[
     ("pdl", &[]),
     ("pif", &["posix_ipv4"]),
     ("pinstalldirs", &["config"]),
-    ("plog", &["stdfd"]),
+    // What programs have to say is given to the bridge.
+    ("plog", &["default"]),
     ("pmdl", &[]),
     ("pnet", &[]),
     ("preg", &["native", "raw"]),

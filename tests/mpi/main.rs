@@ -1,6 +1,8 @@
 //! Real MPI programs in real images under real launchers, as ordinary users
 //! start them.
 
+mod bridge;
+mod bridge_ends;
 mod check;
 mod faults;
 mod hosts;

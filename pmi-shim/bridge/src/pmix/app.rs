@@ -11,6 +11,7 @@ use pmi_shim::core::{Abort, App, AppEvent, Interest, Job, Rank};
 use pmi_shim::seat::{Seat, Unset};
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ enum Letter {
     Farewell(Rank, Farewell),
     Fence(Fence, Answer),
     Wanted(Rank, Answer),
+    Said(Vec<u8>, Farewell),
     /// What each local rank has committed, for a fence that does not collect.
     Committed(Vec<(Rank, Vec<u8>)>),
 }
@@ -158,6 +160,11 @@ impl App for PmixApp {
                         self.ask_what_is_committed();
                     }
                 }
+                Letter::Said(text, heard) => {
+                    // Nobody can be told that standard error is closed.
+                    let _ = std::io::stderr().write_all(&text);
+                    heard.answer();
+                }
                 Letter::Committed(ranks) => {
                     events.push(AppEvent::Gather(Blob::Ranks(ranks).bytes()));
                 }
@@ -280,6 +287,10 @@ impl Upcalls for Ears {
         } else {
             answer.give(Err(Status::NOT_SUPPORTED));
         }
+    }
+
+    fn said(&self, text: Vec<u8>, heard: Farewell) {
+        self.post.send(Letter::Said(text, heard));
     }
 
     fn wanted(&self, rank: Rank, answer: Answer) {

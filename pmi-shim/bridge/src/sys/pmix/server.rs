@@ -19,11 +19,15 @@ pub trait Upcalls: Send + Sync {
     fn aborted(&self, rank: Rank, code: i32, reason: &str);
     /// All local ranks are at a fence.
     fn fence(&self, fence: Fence, answer: Answer);
+    /// A rank has something to say to the user (`PMIx_Log`), as Open MPI 5 does with
+    /// all its messages. It waits for the answer, which must not be given before the
+    /// upcall returns: libpmix holds a lock until then.
+    fn said(&self, text: Vec<u8>, heard: Farewell);
     /// What a rank of another node has put is asked for.
     fn wanted(&self, rank: Rank, answer: Answer);
 }
 
-/// A rank that waits to leave. Dropped, it is let go.
+/// A rank that waits for no more than an answer, as to leave. Dropped, it is let go.
 pub struct Farewell {
     callback: libpmix::pmix_op_cbfunc_t,
     data: *mut c_void,
@@ -165,6 +169,7 @@ impl Server {
             abort: Some(abort),
             fence_nb: Some(fence),
             direct_modex: Some(direct_modex),
+            log: Some(log),
             ..NOTHING
         };
         // SAFETY: module and directives live through the call, and are copied.
@@ -408,14 +413,56 @@ extern "C" fn fence(
     })
 }
 
+/// Whether an attribute has this name.
+fn is_named(info: &libpmix::pmix_info_t, name: &CStr) -> bool {
+    let bytes = name.to_bytes_with_nul();
+    info.key
+        .iter()
+        .zip(bytes)
+        .all(|(&one, &other)| one as u8 == other)
+}
+
+extern "C" fn log(
+    _name: *const libpmix::pmix_proc_t,
+    data: *const libpmix::pmix_info_t,
+    count: usize,
+    _directives: *const libpmix::pmix_info_t,
+    _length: usize,
+    callback: libpmix::pmix_op_cbfunc_t,
+    callback_data: *mut c_void,
+) {
+    let heard = Farewell {
+        callback,
+        data: callback_data,
+    };
+    guarded((), || {
+        let mut all = Vec::new();
+        for info in copied_slice(data, count) {
+            let streams = [libpmix::PMIX_LOG_STDERR, libpmix::PMIX_LOG_STDOUT];
+            let text = match u32::from(info.value.type_) {
+                libpmix::PMIX_STRING => {
+                    // SAFETY: of this kind the field is a string or null.
+                    copied(unsafe { info.value.data.string }).map(CString::into_bytes)
+                }
+                libpmix::PMIX_BYTE_OBJECT => {
+                    // SAFETY: of this kind the field is a block with its length.
+                    let block = unsafe { info.value.data.bo };
+                    Some(copied_slice(block.bytes.cast::<u8>(), block.size))
+                }
+                _ => None,
+            };
+            let to_user = streams.iter().any(|stream| is_named(&info, stream));
+            all.extend(text.filter(|_| to_user).unwrap_or_default());
+        }
+        if let Some(upcalls) = UPCALLS.get() {
+            upcalls.said(all, heard);
+        }
+    });
+}
+
 /// Whether an attribute of a fence says that it collects.
 fn collects(info: &libpmix::pmix_info_t) -> bool {
-    let key = libpmix::PMIX_COLLECT_DATA.to_bytes_with_nul();
-    let named = info
-        .key
-        .iter()
-        .zip(key)
-        .all(|(&one, &other)| one as u8 == other);
+    let named = is_named(info, libpmix::PMIX_COLLECT_DATA);
     let truth = u32::from(info.value.type_) == libpmix::PMIX_BOOL;
     // SAFETY: of this kind the field is a truth, which C stores as 0 or 1.
     named && (!truth || unsafe { info.value.data.flag })

@@ -379,7 +379,8 @@ fn what_is_not_there_is_told_in_a_line_with_what_to_do() {
     ground.fails(
         &["pull", "x.sqfs", &format!("docker://{host}/show:1")],
         255,
-        "singularity: make image x.sqfs: it exists already\nhint: --force replaces it\n",
+        "singularity: make image x.sqfs: there is something of that name already\n\
+         hint: choose another name, or replace it with --force\n",
     );
 }
 

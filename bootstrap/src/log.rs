@@ -151,12 +151,13 @@ impl Log {
     /// cause, else the last that complains, else the last.
     pub(crate) fn last_words(&self) -> Option<String> {
         let state = self.state();
-        let lines =
-            || {
-                state.tail.iter().map(|line| line.trim()).filter(|line| {
-                    line.chars().any(char::is_alphanumeric) && !line.starts_with("+ ")
-                })
-            };
+        let lines = || {
+            state.tail.iter().map(|line| line.trim()).filter(|line| {
+                line.chars().any(char::is_alphanumeric)
+                    && !line.starts_with("+ ")
+                    && !line.starts_with("$ ")
+            })
+        };
         let named = |line: &&str| {
             let line = line.to_ascii_lowercase();
             CAUSES.iter().any(|words| line.contains(words))
@@ -177,6 +178,14 @@ impl Log {
                 .take(LONGEST)
                 .collect(),
         )
+    }
+
+    /// The command that a shell with `-x` said it would run last.
+    pub(crate) fn last_command(&self) -> Option<String> {
+        let state = self.state();
+        let line = state.tail.iter().rfind(|line| line.starts_with("+ "))?;
+        let command = line.trim_start_matches("+ ").chars();
+        Some(command.filter(|c| !c.is_control()).take(LONGEST).collect())
     }
 
     /// Keeps it after the end, and returns the error with its name in the hint. A

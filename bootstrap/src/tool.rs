@@ -280,7 +280,7 @@ impl Tool {
         command.stderr(writer);
         sys::end_with_parent(&mut command);
         log.turn_page();
-        log.line(&format!("+ {}", shown_words(&command)));
+        log.line(&format!("$ {}", shown_words(&command)));
         let shown = self.what.map(|what| log.progress().step(what));
         let mut child = command.spawn().map_err(|error| failed(&error))?;
         // The command holds the ends that the tool writes to.

@@ -28,10 +28,10 @@ pub fn on_host(
     log: &Log,
 ) -> Result<(), Error> {
     let file = written(script, scratch)?;
-    let command = root.command_of_host(&script.interpreter[0]);
-    called(command, script, &file)
-        .doing(format!("run {name}"))
-        .run(log)
+    let command = root
+        .command_of_host(&script.interpreter[0])
+        .doing(format!("run {name}"));
+    run(called(command, script, &file), script, log)
 }
 
 /// Runs a script in the root: `%post`, `%test`, `%appinstall`.
@@ -58,7 +58,21 @@ pub fn inside(
     if let Some(directory) = directory {
         command = command.current_dir(directory);
     }
-    called(command, script, Path::new(INSIDE)).run(log)
+    run(called(command, script, Path::new(INSIDE)), script, log)
+}
+
+/// Runs it; where a shell stopped, the hint says at which command.
+fn run(command: RootCommand<'_>, script: &Script, log: &Log) -> Result<(), Error> {
+    command.run(log).map_err(|error| {
+        let stopped = script.is_for_a_shell().then(|| log.last_command());
+        match (stopped.flatten(), error.remedy()) {
+            (Some(at), Some(hint)) => {
+                let hint = format!("it stopped at: {at}; {hint}");
+                error.hint(hint)
+            }
+            _ => error,
+        }
+    })
 }
 
 /// Adds the interpreter's own arguments, and the file. A shell stops at the first

@@ -120,7 +120,8 @@ pub enum ImageVerb {
 }
 
 impl ImageVerb {
-    const NAMES: [&'static str; 11] = [
+    /// What is typed for each.
+    pub const NAMES: [&'static str; 11] = [
         "build",
         "create",
         "bootstrap",

@@ -5,6 +5,7 @@
 //! option's help says.
 
 mod configuration;
+mod images;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -41,10 +42,17 @@ fn write_page(directory: &Path, command: &Command) -> io::Result<()> {
     if command.has_subcommands() {
         man.render_subcommands_section(&mut file)?;
     }
-    section(&mut file, "EXIT STATUS", EXIT_STATUS)?;
-    section(&mut file, "ENVIRONMENT", ENVIRONMENT)?;
-    variables(&mut file, command)?;
-    section(&mut file, "FILES", FILES)?;
+    if crate::cli::ImageVerb::NAMES.contains(&command.get_name()) {
+        section(&mut file, "EXIT STATUS", images::EXIT_STATUS)?;
+        section(&mut file, "ENVIRONMENT", images::ENVIRONMENT)?;
+        variables(&mut file, command)?;
+        section(&mut file, "FILES", images::FILES)?;
+    } else {
+        section(&mut file, "EXIT STATUS", EXIT_STATUS)?;
+        section(&mut file, "ENVIRONMENT", ENVIRONMENT)?;
+        variables(&mut file, command)?;
+        section(&mut file, "FILES", FILES)?;
+    }
     section(&mut file, "EXAMPLES", text.examples)?;
     section(&mut file, "SEE ALSO", SEE_ALSO)?;
     file.flush()
@@ -82,6 +90,8 @@ impl Text {
             "shell" => SHELL,
             "test" => TEST,
             "mpi" => MPI,
+            "build" => images::BUILD,
+            "bootstrap" => images::BOOTSTRAP,
             "create" => CREATE,
             "import" => IMPORT,
             "export" => EXPORT,
@@ -596,7 +606,7 @@ On the host:
 .I /dev/fuse
 Image files are read through it; users need to be able to open it.
 .PP
-There is no configuration, and nothing is kept anywhere.
+Nothing is kept anywhere.
 "##;
 
 const SEE_ALSO: &str = r##"
@@ -605,11 +615,12 @@ const SEE_ALSO: &str = r##"
 .BR singularity\-run (1),
 .BR singularity\-shell (1),
 .BR singularity\-test (1),
+.BR singularity\-build (1),
 .BR mpirun (1),
 .BR squashfuse_ll (1),
 .BR user_namespaces (7)
 .PP
 The documents that were installed beside this page, in
 .IR share/doc/singularity ,
-say more: USER, MPI, IMAGES, BINDS, ENVIRONMENT.
+say more: USER, MPI, BUILD, IMAGES, BINDS, ENVIRONMENT.
 "##;

@@ -16,7 +16,7 @@ fn options_of(ground: &Ground, verb: &str) -> Vec<String> {
         .collect();
     options.sort();
     options.dedup();
-    assert!(options.len() > 20, "{options:?}");
+    assert!(options.len() > 3, "{options:?}");
     options
 }
 
@@ -53,6 +53,33 @@ fn manual_pages_have_every_option_and_the_exit_statuses() {
         }
         for part in ["126", "127", "255", "SINGULARITY_BINDPATH"] {
             assert!(source.contains(part), "{part} is not in {verb}'s page");
+        }
+    }
+}
+
+#[test]
+fn every_verb_on_images_has_a_page_of_its_own() {
+    let ground = Ground::new();
+    let directory = generate(&ground, "man");
+    for verb in command::cli::ImageVerb::NAMES {
+        let page = directory.join(format!("singularity-{verb}.1"));
+        let output = capture(
+            ground
+                .user()
+                .command("man")
+                .env("MANWIDTH", "200")
+                .args(["--warnings", "-l"])
+                .arg(&page),
+        );
+        let text = output.succeeded().quietly().stdout();
+        for option in options_of(&ground, verb) {
+            assert!(text.contains(&option), "{option} is not in {verb}'s page");
+        }
+        let synopsis = format!("singularity {verb} ");
+        let own = text.contains(&synopsis) && !text.contains("becomes a program in it");
+        assert!(own, "{verb} has the page of the command");
+        for part in ["EXIT STATUS", "255", "EXAMPLES", "SOURCE_DATE_EPOCH"] {
+            assert!(text.contains(part), "{part} is not in {verb}'s page");
         }
     }
 }

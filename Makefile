@@ -27,7 +27,7 @@ HOST_TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 SITE = DIST='$(DIST)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' SETUID='$(SETUID)'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test toolchain build plugin install uninstall bench cluster fmt lint doc fuzz clean
+.PHONY: help demo test toolchain build plugin install uninstall bench figures cluster fmt lint doc fuzz clean
 
 help: ## Say what can be made (the default)
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -90,6 +90,11 @@ uninstall: ## Remove what install put there
 bench: build ## Measure beside the host and other launchers (BENCH=--quick, …)
 	@packages/install run demo test bench
 	SINGULARITY_BIN='$(BIN)' $(CARGO) run --release --locked --package peers -- $(BENCH)
+
+# Of docs/PERFORMANCE.md; as root, an ordinary user is made for it.
+figures: build ## Draw the graphs of docs/figures anew, on an idle machine (FIGURES=--quick, …)
+	@packages/install run demo test
+	SINGULARITY_BIN='$(BIN)' $(CARGO) run --release --locked --package peers -- figures $(FIGURES)
 
 cluster: build plugin ## Bring up a Slurm cluster of two nodes on this machine, until Ctrl-C
 	@packages/install run demo test slurm

@@ -92,6 +92,7 @@ impl Text {
             "mpi" => MPI,
             "build" => images::BUILD,
             "bootstrap" => images::BOOTSTRAP,
+            "bench" => BENCH,
             "create" => CREATE,
             "import" => IMPORT,
             "export" => EXPORT,
@@ -505,6 +506,80 @@ A bash is started without the user's start\-up files, which are written for the 
 .EX
 singularity shell tools.sqfs
 singularity shell \-s /bin/dash \-\-contain tools.sqfs
+.EE
+"##,
+};
+
+const BENCH: Text = Text {
+    synopsis: r##"
+.B singularity bench
+.RI [ OPTION "]... " IMAGE ...
+.br
+.B singularity bench \-\-from
+.I FILE
+.RB [ \-\-out
+.IR DIR ]
+.br
+.B singularity bench \-\-compare
+.I A B
+.br
+.B singularity bench \-\-model
+"##,
+    description: r##"
+Runs MPI programs on the host and in each
+.IR IMAGE ,
+by turns and under the site's own launcher, and says where they differ: latency and
+bandwidth between two ranks, collective operations, the time to the end of
+.BR MPI_Init ,
+the launch of ranks that do nothing, a ring of four ranks, and the memory of ranks and
+of helper processes.
+Within an allocation of Slurm's the launcher is
+.BR srun ,
+else
+.BR mpirun .
+.PP
+The programs are compiled with
+.B mpicc
+on the host and in each image, and kept below
+.IR ~/.cache/singularity/bench .
+An image without a compiler needs
+.BR \-\-image\-program .
+.PP
+Each figure is a median over the rounds with the range that holds the true one in 95 of
+100 cases.
+A ratio to the host's is called better or worse only where its range excludes 1, also
+when all sizes are looked at together, and after six rounds at least.
+In the table
+.B \-
+stands for worse,
+.B +
+for better,
+.B =
+for no difference, and
+.B ?
+for too few rounds.
+.PP
+How an image is entered depends on who runs it: an ordinary user has a user namespace,
+and FUSE for image files; for root the kernel mounts.
+.B \-\-as
+compares both in one run.
+Other launchers are added by
+.BR \-\-peers " or " \-\-way .
+.PP
+.B \-\-measure files
+counts, by
+.BR strace (1),
+what a start asks of the file system that the image is on, and
+.B \-\-model
+computes from such counts what that means on many nodes.
+"##,
+    examples: r##"
+.EX
+singularity bench \-\-quick app.sqfs
+singularity bench \-\-minutes 30 \-\-most 16M \-\-out report app/ app.sqfs
+singularity bench \-\-peers bwrap,ch\-run app/
+singularity bench \-\-compare before.json after.json
+salloc \-N2 singularity bench \-\-json two\-nodes.json app.sqfs
 .EE
 "##,
 };

@@ -310,8 +310,8 @@ mod tests {
 
     #[test]
     fn what_is_sure_alone_may_not_be_sure_among_many() {
-        let baseline = [1.0; 9];
-        let samples = [1.2, 1.2, 0.9, 1.2, 1.2, 1.2, 0.9, 1.2, 1.2];
+        let baseline = [1.0; 11];
+        let samples = [1.2, 1.2, 0.9, 1.2, 1.2, 1.2, 0.9, 1.2, 1.2, 1.2, 1.2];
         assert_eq!(judge(&samples, &baseline, 1).unwrap().1, Verdict::More);
         assert_eq!(
             judge(&samples, &baseline, 50).unwrap().1,

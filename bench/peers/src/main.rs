@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod figures;
 mod latency;
 mod machine;
 mod report;
@@ -49,6 +50,12 @@ enum Internal {
     /// What the measuring process does
     #[command(hide = true)]
     Measure,
+    /// Draw the graphs of docs/figures, by singularity bench
+    Figures {
+        /// Options for singularity bench
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 /// A part of the run.
@@ -64,8 +71,9 @@ enum Part {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let done = match options.internal {
+    let done = match &options.internal {
         Some(Internal::Measure) => bench::round::serve(),
+        Some(Internal::Figures { options }) => figures::draw(options),
         None => measure(&options),
     };
     match done {

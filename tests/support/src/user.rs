@@ -216,7 +216,7 @@ impl User {
             }
             umask(Mode::from_bits_truncate(0o022));
             // A shell that runs the tests in the background ignores these for them.
-            for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+            for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
                 // SAFETY: the default action is no function that could run wrongly.
                 unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
             }

@@ -137,7 +137,7 @@ fn a_later_stage_takes_files_of_an_earlier_one() {
 Bootstrap: busybox
 Stage: compile
 %post
-  mkdir -p /out && echo result >/out/program && ln -s /etc/hostname /out/link
+  mkdir -p /out && echo result >/out/program && ln -s program /out/link
 
 Bootstrap: busybox
 %files from compile
@@ -145,9 +145,9 @@ Bootstrap: busybox
   /out/link /
 ";
     let image = builder.builds("stages.sqfs", text);
-    let text = "cat /usr/bin/program; ls /out 2>/dev/null || echo none";
+    let text = "cat /usr/bin/program /link; ls /out 2>/dev/null || echo none";
     let said = builder.inside(&["exec", text_of(&image), "sh", "-c", text]);
-    assert_eq!(said, "result\nnone\n");
+    assert_eq!(said, "result\nresult\nnone\n");
 }
 
 #[test]

@@ -40,8 +40,9 @@ fn size_for(survey: &Survey, inodes: u64) -> u64 {
     (contents + tables + journal + bitmaps).next_multiple_of(MIB)
 }
 
-/// Writes an empty file system of so many bytes, whose top directory is that of
-/// whoever makes it.
+/// Writes an empty file system of so many bytes. Its top directory is root's, as in
+/// every other image: in each build space the builder is root, and with `exec -w`
+/// whoever may write to the file is.
 ///
 /// # Errors
 /// As for all formats; and a size that is too small.
@@ -51,13 +52,8 @@ pub(crate) fn empty(format: Format, size: u64, output: &Output) -> Result<(), Er
         .file()
         .set_len(size)
         .map_err(|error| Error::io(step(), &error))?;
-    let owner = format!(
-        "root_owner={}:{}",
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw()
-    );
     let mut tool = Tool::new("mke2fs", "e2fsprogs");
-    tool.args(["-q", "-F", "-m", "0", "-E", &owner, "-t"])
+    tool.args(["-q", "-F", "-m", "0", "-E", "root_owner=0:0", "-t"])
         .arg(if format == Format::Ext3 {
             "ext3"
         } else {

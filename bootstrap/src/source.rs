@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{IsTerminal, Read as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use image::{Image, Shown};
@@ -71,6 +72,12 @@ pub fn recognise(word: &OsStr) -> Result<Source, Error> {
             .into_string()
             .map(Source::Oci)
             .map_err(|_| Error::new(step(), "its name is not UTF-8").hint("give it another name"));
+    }
+    // A pipe, as `<(COMMAND)` of a shell is one, can be read once only.
+    if path.metadata().is_ok_and(|data| data.file_type().is_fifo()) {
+        return File::open(path)
+            .map(Source::Archive)
+            .map_err(|error| Error::io(step(), &error));
     }
     let refused = match Image::open(path) {
         Ok(image) => return Ok(Source::Image(Box::new(image))),

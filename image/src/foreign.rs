@@ -239,7 +239,7 @@ fn text(head: &[u8]) -> Option<Fault> {
     if definition {
         return Some(
             fault("a definition file")
-                .with_hint("make a root file system as it says, and use its directory"),
+                .with_hint("make an image of it first: singularity build IMAGE DEFINITION"),
         );
     }
     Some(fault("a text file"))

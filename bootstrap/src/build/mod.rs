@@ -17,7 +17,7 @@ use image::Shown;
 use launcher::Error;
 
 use crate::confined::Confined;
-use crate::definition::{Argument, Arguments, Definition};
+use crate::definition::{Argument, Arguments, Definition, Place, Syntax};
 use crate::log::Log;
 use crate::pack::{self, Format, Packing};
 use crate::remote;
@@ -75,6 +75,7 @@ pub fn bootstrap(options: &Bootstrap) -> Result<(), Error> {
     let text = read_text(&options.definition)?;
     let arguments = arguments(&options.build_arg, None)?;
     let definition = Definition::parse(&options.definition, &text, &arguments)?;
+    has_bases(&definition, definition.stages.len() - 1)?;
     let run = |space: &Space, tree: &Path| {
         let log = Log::start("bootstrap")?;
         let work = WorkDir::new(None)?;
@@ -108,6 +109,7 @@ fn from_definition(
 ) -> Result<(), Error> {
     let arguments = arguments(&options.build_arg, options.build_arg_file.as_deref())?;
     let definition = Definition::parse(path, text, &arguments)?;
+    has_bases(&definition, definition.stages.len())?;
     let space = space_for(packing.format)?;
     let log = Log::start("build")?;
     let work = WorkDir::new(options.writing.tmpdir.as_deref())?;
@@ -164,6 +166,23 @@ pub(crate) fn new_root(above: &Path, name: &str) -> Result<PathBuf, Error> {
         .and_then(|()| std::fs::set_permissions(&tree, std::fs::Permissions::from_mode(0o755)))
         .map_err(|error| Error::io(format!("make {}", Shown::new(&tree)), &error))?;
     Ok(tree)
+}
+
+/// Whether the first so many stages say what makes their base systems.
+fn has_bases(definition: &Definition, count: usize) -> Result<(), Error> {
+    let without = |stage: &crate::definition::Stage| stage.header.agent.is_none();
+    if !definition.stages.iter().take(count).any(without) {
+        return Ok(());
+    }
+    let hint = match definition.syntax {
+        Syntax::Directives => "DistType and Bootstrap do; ",
+        Syntax::Sections => "a header with Bootstrap: AGENT does; ",
+    };
+    Err(definition.complain(
+        Place { line: 1, column: 1 },
+        "nothing says what makes the base system",
+        format!("{hint}singularity bootstrap changes an image that has one"),
+    ))
 }
 
 fn read_text(path: &Path) -> Result<Vec<u8>, Error> {

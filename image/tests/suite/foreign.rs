@@ -8,7 +8,7 @@ use image::{recognise, Image, Kind};
 use crate::make::{put, read, run, Workshop};
 
 const UNPACK: &str = "into a directory and use that";
-const DEFINITION: &str = "make a root file system as it says";
+const DEFINITION: &str = "make an image of it first";
 
 #[test]
 fn archives_made_by_their_tools_are_refused_with_the_way_out() {

@@ -195,6 +195,10 @@ fn what_is_wrong_with_a_definition_is_shown_in_its_line() {
             "bad.def:2:1: unknown section %pots\n    2 | %pots\n      | ^\nhint: did you mean %post? A line of a script can be indented\n",
         ),
         (
+            "%post\n  true\n",
+            "bad.def:1:1: nothing says what makes the base system\n    1 | %post\n      | ^\nhint: a header with Bootstrap: AGENT does; singularity bootstrap changes an image that has one\n",
+        ),
+        (
             "Bootstrap: bussybox\n",
             "bad.def:1:12: nothing makes a base system by the name \"bussybox\"\n    1 | Bootstrap: bussybox\n      |            ^\nhint: did you mean busybox?",
         ),
@@ -223,6 +227,7 @@ fn a_failing_script_leaves_the_old_image_and_names_its_log() {
         said.starts_with("singularity: run %post: ended with status 1: last words\n"),
         "{output}"
     );
+    assert!(said.contains("\nhint: it stopped at: false; "), "{output}");
     let log = said
         .split("what was printed is in ")
         .nth(1)
@@ -313,6 +318,17 @@ fn every_source_becomes_every_format() {
     let mut command = builder.command(&["-q", "build", "h.sqfs", "-"]);
     capture_within(LIMIT, &mut command, &tar).succeeded();
     assert_eq!(builder.inside(&["run", "h.sqfs", "x"]), "runs x\n");
+}
+
+#[test]
+fn a_pipe_is_read_once_as_an_archive() {
+    let builder = Builder::new(Who::WithoutIds);
+    let text = "Bootstrap: busybox\n%runscript\n  echo \"runs $1\"\n";
+    builder.builds("first.sqfs", text);
+    let line = "singularity export first.sqfs | singularity -q build second.sqfs /dev/stdin";
+    let mut shell = builder.ground.user().shell(line);
+    capture_within(LIMIT, &mut shell, b"").succeeded().quietly();
+    assert_eq!(builder.inside(&["run", "second.sqfs", "x"]), "runs x\n");
 }
 
 #[test]

@@ -173,7 +173,7 @@ pub fn app_directory(name: &str) -> PathBuf {
 /// Makes the directories that an app finds when it is installed.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn prepare_app(root: &Confined, name: &str) -> Result<(), Error> {
     let (app, data) = (app_directory(name), Path::new(DATA).join(name));
     for path in [
@@ -213,7 +213,7 @@ fn write_app(root: &Confined, app: &App) -> Result<(), Error> {
 /// of whose file nothing is left if it is empty.
 ///
 /// # Errors
-/// A line that is no label; as [`write`].
+/// A line that is no label; as [`write()`].
 pub fn added_by_scripts(root: &Confined) -> Result<Vec<(String, String)>, Error> {
     let mut labels = Vec::new();
     let path = Path::new(BUILD_LABELS);
@@ -249,7 +249,7 @@ pub fn added_by_scripts(root: &Confined) -> Result<Vec<(String, String)>, Error>
 /// Puts the files there that a script of the build adds to.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn ready_for_scripts(root: &Confined) -> Result<(), Error> {
     root.write(Path::new(BUILD_LABELS), b"", 0o644)?;
     if root.read(Path::new(BUILD_ENVIRONMENT))?.is_none() {

@@ -315,6 +315,12 @@ fn may_be_numbered_otherwise(host: &Host, mpi: &Mpi) -> bool {
 
 /// The program may use one of these, or none.
 fn perhaps(host: &Host, candidates: &[Mpi], facts: &Facts) -> Meeting {
+    // Most steps of a shell's have nothing to do with MPI. A bridge would cost each of
+    // them its start, and show in its environment and its end.
+    let is_bare = host.interfaces.first() == Some(&Interface::SlurmPmi1);
+    if is_bare && facts.choice != Choice::Bridge {
+        return pass("srun was asked for no MPI, and nothing says that the program uses it");
+    }
     let meetings: Vec<_> = candidates
         .iter()
         .map(|mpi| (mpi, with(host, mpi, facts)))

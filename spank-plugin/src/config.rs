@@ -98,12 +98,12 @@ pub static TABLE: [Known; 13] = [
     Known {
         name: "kernel-mounts",
         form: "FILESYSTEM,…",
-        default: "squashfs,erofs",
+        default: "as in singularity.conf",
         meaning: "File systems of image files that root mounts for users: squashfs, erofs, ext. Images with another are entered as with enter=prefix. Whoever can write to an image that the kernel has mounted could attack the kernel by it; drivers of ext were not made to withstand that.",
         take: |config, value| {
-            config.kernel_mounts.clear();
+            let mounts = config.kernel_mounts.insert(Vec::new());
             for name in value.as_bytes().split(|&b| b == b',') {
-                config.kernel_mounts.push(match name {
+                mounts.push(match name {
                     b"squashfs" => FileSystem::Squashfs,
                     b"erofs" => FileSystem::Erofs,
                     b"ext" => FileSystem::Ext,
@@ -190,8 +190,8 @@ pub struct Config {
     pub binds: Vec<Bind>,
     /// Whether every step is entered by the command.
     pub prefix: bool,
-    /// What root mounts.
-    pub kernel_mounts: Vec<FileSystem>,
+    /// What root mounts, where that is not as in singularity.conf.
+    pub kernel_mounts: Option<Vec<FileSystem>>,
     /// The command.
     pub command: Option<PathBuf>,
     /// Whether batch scripts run in the image.
@@ -214,7 +214,7 @@ impl Default for Config {
             images: ImageLimits::default(),
             binds: Vec::new(),
             prefix: false,
-            kernel_mounts: vec![FileSystem::Squashfs, FileSystem::Erofs],
+            kernel_mounts: None,
             command: None,
             batch_in_image: false,
             check_on_submit: true,
@@ -364,7 +364,7 @@ mod tests {
         let owners = [Owner::Id(0), Owner::Id(0), Owner::Own];
         assert_eq!(config.images.owners, owners);
         assert_eq!(config.binds.len(), 2);
-        assert_eq!(config.kernel_mounts, [FileSystem::Erofs]);
+        assert_eq!(config.kernel_mounts, Some(vec![FileSystem::Erofs]));
         assert_eq!(
             (config.mpi, config.mpi_hygiene),
             (Some(pmi_shim::Choice::Pass), false)

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use image::Shown;
 use launcher::hold::{self, HeldNamespace};
 use launcher::request::{Bind, HostPath, ImagePath, MpiChoice};
-use launcher::{Error, Host, Kind, User};
+use launcher::{Error, Host, User};
 use nix::sys::socket::{getsockname, UnixAddr};
 use pmi_shim::Choice;
 
@@ -183,31 +183,22 @@ fn hold(
     let mut site = launcher::site::load()?;
     // What plugstack.conf and Slurm bind is no user's wish.
     site.user_binds |= !settings.asks_for_binds();
+    if let Some(mounts) = &config.kernel_mounts {
+        site.privileged_formats.clone_from(mounts);
+    }
     let mpi = mpi(config, &site, &host.environment)?;
     hold::prepare(user, &settings.image, &host, site.audit, |image| {
         config.images.judge(&image, user.uid, user.gid)?;
-        let file_system = image.root().map(|root| root.filesystem);
-        match file_system {
-            Some(kind) if user.uid != 0 && !config.kernel_mounts.contains(&kind) => {
-                Err(Error::new(
-                    format!("mount image {}", Shown::new(image.path())),
-                    format!("root mounts no {kind} for users here"),
-                )
-                .kind(Kind::NotByRoot))
-            }
-            _ => {
-                let mut request = settings.request(image, &config.binds, launcher.clone());
-                request.site = site.clone();
-                request.mpi = mpi.clone();
-                request.binds.extend(script.clone());
-                // Slurm changes to the step's directory in the image before we start
-                // the program elsewhere, and complains if it is not there.
-                request
-                    .places
-                    .extend(host.cwd.as_ref().and_then(ImagePath::new));
-                Ok(request)
-            }
-        }
+        let mut request = settings.request(image, &config.binds, launcher.clone());
+        request.site = site.clone();
+        request.mpi = mpi.clone();
+        request.binds.extend(script.clone());
+        // Slurm changes to the step's directory in the image before we start
+        // the program elsewhere, and complains if it is not there.
+        request
+            .places
+            .extend(host.cwd.as_ref().and_then(ImagePath::new));
+        Ok(request)
     })
 }
 

@@ -50,7 +50,7 @@ pub struct Build {
     /// The image to make
     #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
     pub image: PathBuf,
-    /// What to make it from: a definition file, a directory, an image, a tar archive (- for standard input), oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, docker://HOST/NAME:TAG
+    /// What to make it from: a definition file, a directory, an image, a tar archive (- for standard input), oci:DIR, oci-archive:FILE, docker-archive:FILE, docker://HOST/NAME:TAG
     #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub source: OsString,
 }

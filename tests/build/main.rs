@@ -11,6 +11,7 @@ mod ground;
 mod agents_apt;
 mod agents_rpm;
 mod definitions;
+mod examples;
 mod formats_round;
 mod oci_faults;
 mod oci_pull;

@@ -110,7 +110,7 @@ impl Choice {
     }
 }
 
-/// What [`crate::meet`] decides from, besides the host's side.
+/// What [`crate::meet()`] decides from, besides the host's side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The program.

@@ -17,7 +17,7 @@ pub const LONGEST: usize = 64 << 10;
 /// The longest command or answer that every peer takes.
 pub const LONGEST_SENT: usize = 1000;
 
-/// What [`Lines::next`] gives up on.
+/// What `Lines::next` gives up on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLong;
 

@@ -6,7 +6,7 @@
 //!
 //! [`of_program`] is made for the launching path: a program that is linked with MPI
 //! names the library in its own header, so it takes two files to know the family and
-//! the generation. [`survey`] looks through the whole root.
+//! the generation. [`survey()`] looks through the whole root.
 
 mod known;
 mod ld_cache;

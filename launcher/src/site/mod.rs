@@ -1,7 +1,7 @@
 //! The site's configuration, `singularity.conf`: what the sysadmin allows, forbids
 //! and adds, for the command, the set-id starter and the Slurm plugin alike.
 //!
-//! Owns: the values ([`Site`]), reading the file ([`load`]), the one table of keys
+//! Owns: the values ([`Site`]), reading the file ([`load()`]), the one table of keys
 //! ([`table`]) and what a site's word does to a request ([`obey`]). Never: guesses;
 //! a file that is wrong or that others could have written is refused whole.
 

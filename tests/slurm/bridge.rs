@@ -221,6 +221,7 @@ fn missing_node(ground: &Ground) {
     let begun = Instant::now();
     let output = test_support::capture_within(LIMIT, &mut command, b"");
     assert!(!output.status.success(), "{output}");
-    assert!(begun.elapsed() < Duration::from_secs(20), "{output}");
+    // A few seconds by itself; on a busy machine Slurm takes up to its KillWait more.
+    assert!(begun.elapsed() < Duration::from_secs(80), "{output}");
     assert!(!output.stdout().contains("rank 0 of"), "{output}");
 }

@@ -57,7 +57,7 @@ fn every_inherited_descriptor_stays_open_and_none_is_added() {
         for setup in [
             "true",
             "exec 7</etc/hosts 9>file 33<>other 200</dev/null",
-            "exec 3</etc/hosts 4</etc/passwd 5</etc/group",
+            "exec 3</etc/hosts 4</etc/issue 5</etc/profile",
             "exec 1000</etc/hosts",
         ] {
             let (host, inside) = open_after(&ground, setup, text_of(&image));

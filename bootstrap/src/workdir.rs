@@ -1,5 +1,4 @@
-//! Directories for what is not finished: where a root is put together, and where
-//! an image is written before it takes its place.
+//! Directories for what is not finished: where a root is put together.
 //!
 //! Owns: making and removing them. They go when dropped; where the builder is
 //! interrupted or killed, [`crate::space::janitor`] removes them; and where that
@@ -17,16 +16,12 @@ use std::path::{Path, PathBuf};
 use image::Shown;
 use launcher::Error;
 use nix::errno::Errno;
-use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
 use nix::mount::{umount2, MntFlags};
 
 use crate::space::{janitor, sys};
 
 /// What the names of work directories begin with.
 const PREFIX: &str = "singularity-build-";
-
-/// What the names of directories beside an image-to-be begin with.
-const HIDDEN_PREFIX: &str = ".singularity-build-";
 
 /// Where work directories are made: what is asked for, else `SINGULARITY_TMPDIR`,
 /// `TMPDIR`, /tmp.
@@ -113,99 +108,6 @@ impl Drop for WorkDir {
             // The janitor has another try, from outside of all mounts.
             Err(error) => tracing::debug!("remove {}: {error}", self.path.display()),
         }
-    }
-}
-
-/// An image that is being written, in a directory of its own beside the place
-/// that it takes when it is finished.
-#[derive(Debug)]
-pub struct Partial {
-    directory: WorkDir,
-    path: PathBuf,
-    target: PathBuf,
-}
-
-impl Partial {
-    /// Prepares to write `target`, a file or a directory, which nobody sees
-    /// before [`Partial::put_in_place`].
-    ///
-    /// # Errors
-    /// The directory of `target` is missing or cannot be written to.
-    pub fn beside(target: &Path) -> Result<Self, Error> {
-        let step = || format!("write {}", Shown::new(target));
-        let Some(name) = target.file_name() else {
-            return Err(Error::new(step(), "this is not a name for an image")
-                .hint("give the name of the image to make"));
-        };
-        let parent = match target.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let directory = WorkDir::make(parent, HIDDEN_PREFIX).map_err(|error| {
-            let place = Shown::new(parent);
-            Error::io(step(), &error).hint(match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENOENT) => format!("there is no directory {place}: make it before"),
-                Some(Errno::ENOSPC | Errno::EDQUOT) => {
-                    format!("the file system of {place} is full, or your quota (df, quota)")
-                }
-                _ => format!("{place} has to be a directory that you can write to"),
-            })
-        })?;
-        let target = directory.path.parent().unwrap_or(Path::new("/")).join(name);
-        Ok(Self {
-            path: directory.path.join(name),
-            directory,
-            target,
-        })
-    }
-
-    /// Where to write; nothing is there yet.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Where it will be.
-    pub fn target(&self) -> &Path {
-        &self.target
-    }
-
-    /// Gives what was written its place, in one step. With `replace`, what was
-    /// there before goes.
-    ///
-    /// # Errors
-    /// Something is there, without `replace`; as rename(2).
-    pub fn put_in_place(self, replace: bool) -> Result<(), Error> {
-        let step = || format!("write {}", Shown::new(&self.target));
-        let rename = |flags| renameat2(AT_FDCWD, &self.path, AT_FDCWD, &self.target, flags);
-        let flags = if replace {
-            RenameFlags::RENAME_EXCHANGE
-        } else {
-            RenameFlags::RENAME_NOREPLACE
-        };
-        match rename(flags) {
-            Ok(()) => Ok(()),
-            Err(Errno::EEXIST) => {
-                Err(Error::new(step(), "it exists already").hint("--force replaces it"))
-            }
-            // Nothing was there to exchange with.
-            Err(Errno::ENOENT) if replace => {
-                rename(RenameFlags::empty()).map_err(|errno| Error::call(step(), errno))
-            }
-            // Some network file systems know plain renames only.
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
-                let there = self.target.symlink_metadata();
-                if there.is_ok() && !replace {
-                    return Err(Error::new(step(), "it exists already").hint("--force replaces it"));
-                }
-                if there.is_ok_and(|data| data.is_dir()) {
-                    let old = self.directory.path.join("replaced");
-                    fs::rename(&self.target, old).map_err(|error| Error::io(step(), &error))?;
-                }
-                rename(RenameFlags::empty()).map_err(|errno| Error::call(step(), errno))
-            }
-            Err(errno) => Err(Error::call(step(), errno)),
-        }
-        .inspect(|()| drop(self.directory))
     }
 }
 
@@ -361,24 +263,6 @@ mod tests {
         let second = WorkDir::new(Some(place.path())).expect("made");
         assert!(first.path().exists(), "somebody works there");
         assert_ne!(first.path(), second.path());
-    }
-
-    #[test]
-    fn an_image_takes_its_place_in_one_step() {
-        let place = tempfile::tempdir().expect("a directory");
-        let target = place.path().join("image");
-        let write = |text: &str, replace| {
-            let partial = Partial::beside(&target).expect("made");
-            fs::write(partial.path(), text).expect("written");
-            partial.put_in_place(replace)
-        };
-        write("first", false).expect("nothing is there");
-        let refused = write("second", false).expect_err("it is there");
-        assert!(refused.to_string().ends_with("it exists already"));
-        assert_eq!(fs::read(&target).expect("there"), b"first");
-        write("third", true).expect("replaced");
-        assert_eq!(fs::read(&target).expect("there"), b"third");
-        assert_eq!(fs::read_dir(place.path()).expect("there").count(), 1);
     }
 
     #[test]

@@ -632,7 +632,7 @@ is set to the value inside, whatever else would set or drop it.
 .BR SINGULARITYENV_PREPEND_PATH " and " SINGULARITYENV_APPEND_PATH
 add to the
 .B PATH
-inside.
+inside, whatever the image's own scripts make of it.
 .TP
 .BR SINGULARITY_CONTAINER ", " SINGULARITY_NAME
 Set inside: the path of the image on the host, and its last part.

@@ -50,6 +50,9 @@ pub struct Environment {
     pub base: Vec<(OsString, OsString)>,
     /// After them.
     pub overrides: Vec<(OsString, OsString)>,
+    /// What the user puts before and after the search path, whatever the scripts make
+    /// of that. `base` has it too.
+    pub around_path: [Option<OsString>; 2],
 }
 
 impl Environment {
@@ -68,6 +71,33 @@ impl Environment {
         let found = self.overrides.iter().rev().find(is_it);
         let found = found.or_else(|| self.base.iter().find(is_it));
         found.map(|(_, value)| value.as_os_str())
+    }
+
+    /// Puts around the search path what the user wants there, where a script has taken
+    /// it away.
+    pub fn surround_path(&mut self) {
+        let Some((_, path)) = self.base.iter_mut().find(|(name, _)| name == "PATH") else {
+            return;
+        };
+        let [before, after] = &self.around_path;
+        let parts = |path: &OsStr| -> Vec<Vec<u8>> {
+            path.as_bytes()
+                .split(|&b| b == b':')
+                .map(<[u8]>::to_vec)
+                .collect()
+        };
+        if let Some(before) = before
+            .as_ref()
+            .filter(|it| !parts(path).starts_with(&parts(it)))
+        {
+            *path = joined(before, path);
+        }
+        if let Some(after) = after
+            .as_ref()
+            .filter(|it| !parts(path).ends_with(&parts(it)))
+        {
+            *path = joined(path, after);
+        }
     }
 
     /// Carries out changes; what the user set by name stays.
@@ -200,12 +230,13 @@ pub fn compose(request: &Request, plan: &Plan, host: &Host) -> Environment {
     let mut base = Vec::with_capacity(host.environment.len() + 8);
     let mut overrides = Vec::new();
     let mut path = OsString::from(PATH);
+    let mut around_path = [None, None];
     for (name, value) in &host.environment {
         if let Some(inside) = name.as_bytes().strip_prefix(INSIDE) {
             match inside {
                 b"" => {}
-                b"PREPEND_PATH" => path = joined(value, &path),
-                b"APPEND_PATH" => path = joined(&path, value),
+                b"PREPEND_PATH" => around_path[0] = Some(value.clone()),
+                b"APPEND_PATH" => around_path[1] = Some(value.clone()),
                 b"PATH" => {
                     path.clone_from(value);
                     overrides.push(("PATH".into(), value.clone()));
@@ -216,7 +247,17 @@ pub fn compose(request: &Request, plan: &Plan, host: &Host) -> Environment {
             base.push((name.clone(), value.clone()));
         }
     }
-    set(&mut base, OsStr::new("PATH"), path);
+    if overrides.iter().any(|(name, _)| name == "PATH") {
+        around_path = [None, None];
+    }
+    let [before, after] = &around_path;
+    let all = [before.as_ref(), Some(&path), after.as_ref()];
+    let path = all
+        .into_iter()
+        .flatten()
+        .cloned()
+        .reduce(|so_far, next| joined(&so_far, &next));
+    set(&mut base, OsStr::new("PATH"), path.unwrap_or_default());
     if choice.clean && !base.iter().any(|(name, _)| name == "LANG") {
         set(&mut base, OsStr::new("LANG"), "C".into());
     }
@@ -240,7 +281,13 @@ pub fn compose(request: &Request, plan: &Plan, host: &Host) -> Environment {
         request.image.name(),
     );
     overrides.extend(choice.set.iter().cloned());
-    Environment { base, overrides }
+    let mut all = Environment {
+        base,
+        overrides,
+        around_path,
+    };
+    all.surround_path();
+    all
 }
 
 /// Whether a variable of the host is one inside too.
@@ -270,10 +317,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_goes_around_the_search_path_goes_there_once() {
+        let mut environment = Environment {
+            base: vec![("PATH".into(), "/own".into())],
+            overrides: Vec::new(),
+            around_path: [Some("/a:/b".into()), Some("/z".into())],
+        };
+        for _ in 0..2 {
+            environment.surround_path();
+            assert_eq!(environment.base[0].1, "/a:/b:/own:/z");
+        }
+    }
+
+    #[test]
     fn the_last_word_wins_in_place() {
         let environment = Environment {
             base: vec![("A".into(), "1".into()), ("B".into(), "2".into())],
             overrides: vec![("A".into(), "3".into()), ("A".into(), "4".into())],
+            around_path: [None, None],
         };
         let merged = environment.merged();
         assert_eq!(merged, [("A".into(), "4".into()), ("B".into(), "2".into())]);

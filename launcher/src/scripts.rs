@@ -32,14 +32,45 @@ pub fn environment_scripts() -> Vec<PathBuf> {
 
 /// What a shell has to read so that the scripts are applied, and the user's own
 /// variables after them.
-pub fn sourcing(scripts: &[PathBuf], overrides: &[(OsString, OsString)]) -> OsString {
+pub fn sourcing(scripts: &[PathBuf], environment: &Environment) -> OsString {
     let mut text = reading(scripts);
-    for (name, value) in overrides.iter().filter(|(name, _)| is_shell_name(name)) {
+    let word = |path: &Option<OsString>| path.as_deref().map(quoted);
+    let [before, after] = environment.around_path.each_ref().map(word);
+    text.push(path_between(before, after));
+    for (name, value) in environment
+        .overrides
+        .iter()
+        .filter(|(name, _)| is_shell_name(name))
+    {
         text.push("export ");
         text.push(name);
         text.push("=");
         text.push(quoted(value));
         text.push("\n");
+    }
+    text
+}
+
+/// The assignments that put something before and after the search path that the scripts
+/// have left, where it is not there yet. What is put there is a word of the shell.
+fn path_between(before: Option<OsString>, after: Option<OsString>) -> OsString {
+    let mut text = OsString::new();
+    let mut put = |word: OsString, is_there: [&str; 2], path: [&str; 2]| {
+        text.push("case \":$PATH:\" in\n");
+        text.push(is_there[0]);
+        text.push(&word);
+        text.push(is_there[1]);
+        text.push(") ;;\n*) PATH=");
+        text.push(path[0]);
+        text.push(word);
+        text.push(path[1]);
+        text.push(" ;;\nesac\nexport PATH\n");
+    };
+    if let Some(word) = before {
+        put(word, [":", ":*"], ["", "${PATH:+:$PATH}"]);
+    }
+    if let Some(word) = after {
+        put(word, ["*:", ":"], ["${PATH:+$PATH:}", ""]);
     }
     text
 }
@@ -76,6 +107,16 @@ pub fn executing(
         set.push((OsString::from(&name), value.clone()));
         name
     };
+    let around = environment.around_path.each_ref();
+    let [before, after] = around.map(|path| path.as_ref().map(&mut hand));
+    let word = |name: &String| OsString::from(format!("\"${name}\""));
+    text.push(path_between(
+        before.as_ref().map(word),
+        after.as_ref().map(word),
+    ));
+    for handed in [before, after].into_iter().flatten() {
+        text.push(format!("unset {handed}\n"));
+    }
     let named = environment.overrides.iter();
     for (name, value) in named.filter(|(name, _)| is_shell_name(name)) {
         let handed = hand(value);

@@ -46,12 +46,13 @@ pub fn apply(scripts: &[PathBuf], environment: &mut Environment) -> Outcome {
     });
     if simple {
         environment.base = shell.exported;
+        environment.surround_path();
         return Outcome::Applied;
     }
     if !Path::new("/bin/sh").exists() {
         return Outcome::Applied;
     }
-    let text = sourcing(scripts, &environment.overrides);
+    let text = sourcing(scripts, environment);
     Outcome::NeedsShell(text)
 }
 

@@ -294,6 +294,35 @@ fn the_images_scripts_are_read_in_order_and_the_users_word_is_last() {
 }
 
 #[test]
+fn the_users_search_path_goes_around_what_the_images_scripts_make_of_it() {
+    let ground = Ground::new();
+    let image = ground.image_with("image", &["bin/env -> busybox"]);
+    let script = image.join(".singularity.d/env/10-base.sh");
+    let (before, after) = ("/it's $mine", "/a b:/c");
+    for (text, expected) in [
+        (
+            "export PATH=/opt/bin:/bin",
+            "/it's $mine:/opt/bin:/bin:/a b:/c".to_owned(),
+        ),
+        ("export PATH=$PATH", format!("/it's $mine:{PATH}:/a b:/c")),
+        ("PATH=", "/it's $mine:/a b:/c".to_owned()),
+    ] {
+        ground.user().file(&script, text);
+        let mut command = ground.command_in(
+            &image,
+            &[],
+            "echo \"$PATH\"; /bin/busybox env | /bin/busybox grep -c SET_",
+        );
+        command.env("SINGULARITYENV_PREPEND_PATH", before);
+        command.env("SINGULARITYENV_APPEND_PATH", after);
+        let output = capture(&mut command);
+        assert_eq!(output.stdout(), format!("{expected}\n0\n"), "{text}");
+        command.env("SINGULARITYENV_PATH", "/bin:/mine");
+        capture(&mut command).wrote("/bin:/mine\n0\n");
+    }
+}
+
+#[test]
 fn odd_variables_pass_through_the_images_scripts_too() {
     let ground = Ground::new();
     let image = scripted(&ground, true);

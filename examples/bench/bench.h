@@ -51,4 +51,7 @@ void tell_job(void);
 void tell_start(double init_began, double init_ended);
 void tell_memory(void);
 
+/* fence.c: an exchange through the launcher, before MPI; the exit status. */
+int tell_fence(void);
+
 #endif

@@ -13,6 +13,8 @@
  *     allreduce, alltoall, barrier    of all ranks
  *     start          when MPI_Init had ended, and how long it took
  *     memory         the memory of each rank, and then wait for a line of input
+ *     fence          an exchange among all ranks through the launcher, without MPI;
+ *                    alone
  *
  * All output is rank 0's: lines of "measure bytes figure" or "word value".
  * Status 1 for what went wrong, 2 for a wrong word.
@@ -132,7 +134,8 @@ static const struct measure *find(const char *name)
 
 static int is_word_of_startup(const char *name)
 {
-    return strcmp(name, "job") == 0 || strcmp(name, "start") == 0 || strcmp(name, "memory") == 0;
+    return strcmp(name, "job") == 0 || strcmp(name, "start") == 0 || strcmp(name, "memory") == 0 ||
+           strcmp(name, "fence") == 0;
 }
 
 int main(int argc, char **argv)
@@ -163,6 +166,8 @@ int main(int argc, char **argv)
         point |= strstr("latency bandwidth bidirectional", argv[i]) != NULL;
     }
 
+    if (strcmp(argv[first], "fence") == 0)
+        return tell_fence();
     init_began = now();
     MPI_Init(&argc, &argv);
     init_ended = now();

@@ -83,14 +83,15 @@ void tell_job(void)
 
 void tell_start(double init_began, double init_ended)
 {
-    double took = init_ended - init_began, last, longest;
+    double took = init_ended - init_began, reached, last, longest;
     int rank;
 
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Reduce(&init_began, &reached, 1, MPI_DOUBLE, MPI_MAX, 0, MPI_COMM_WORLD);
     MPI_Reduce(&init_ended, &last, 1, MPI_DOUBLE, MPI_MAX, 0, MPI_COMM_WORLD);
     MPI_Reduce(&took, &longest, 1, MPI_DOUBLE, MPI_MAX, 0, MPI_COMM_WORLD);
     if (rank == 0) {
-        printf("init-ended %.6f\ninit-took %.6f\n", last, longest);
+        printf("init-began %.6f\ninit-ended %.6f\ninit-took %.6f\n", reached, last, longest);
         fflush(stdout);
     }
 }

@@ -159,7 +159,15 @@ impl HeldNamespace {
         let mut environment = env::compose(&self.request, &self.plan, host);
         leave_out(&mut environment);
         let helper = self.helper.as_ref();
-        crate::meet(&self.request, host, words, &mut environment, false, helper)?;
+        crate::meet(
+            &self.request,
+            host,
+            words,
+            &mut environment,
+            false,
+            helper,
+            &mut Timing::start(false),
+        )?;
         Ok(environment)
     }
 }

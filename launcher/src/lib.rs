@@ -119,6 +119,7 @@ pub fn launch(
         &mut environment,
         own_namespace,
         helper.as_ref(),
+        &mut timing,
     )?;
     environment.mark(join::VARIABLE, entered.shared.map(join::variable_here));
     let command = exec::resolve(request, words, &environment)?;
@@ -154,9 +155,15 @@ fn meet(
     environment: &mut env::Environment,
     own_namespace: bool,
     helper: Option<&bridge::Helper>,
+    timing: &mut Timing,
 ) -> Result<(), Error> {
     let program = match meeting::is_asked(&request.launcher, &request.mpi) {
-        true => meeting::program_here(words, environment, image::mpi::Depth::Quick),
+        true => {
+            timing.phase("environment");
+            let program = meeting::program_here(words, environment, image::mpi::Depth::Quick);
+            timing.phase("MPI");
+            program
+        }
         false => pmi_shim::Program::UNKNOWN,
     };
     if own_namespace && request.launcher.is_rank() {
@@ -211,6 +218,7 @@ fn meet(
     )?;
     environment.apply(changes);
     environment.take_seat(&place.hand_on()?);
+    timing.phase("bridge");
     Ok(())
 }
 

@@ -531,7 +531,7 @@ Runs MPI programs on the host and in each
 by turns and under the site's own launcher, and says where they differ: latency and
 bandwidth between two ranks, collective operations, the time to the end of
 .BR MPI_Init ,
-the launch of ranks that do nothing, a ring of four ranks, and the memory of ranks and
+the start of a program that does nothing and of ranks that only sleep, a ring of four ranks, and the memory of ranks and
 of helper processes.
 Within an allocation of Slurm's the launcher is
 .BR srun ,

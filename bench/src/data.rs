@@ -10,6 +10,7 @@ use std::path::Path;
 use launcher::Error;
 use serde::{Deserialize, Serialize};
 
+use crate::calls::Calls;
 use crate::files::Counts;
 use crate::machine::Machine;
 
@@ -39,6 +40,9 @@ pub struct Data {
     /// What starts cost the file system of the image.
     #[serde(default)]
     pub files: Vec<Counts>,
+    /// What starts ask of the kernel.
+    #[serde(default)]
+    pub calls: Vec<Calls>,
     /// What could not be measured, and why.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -76,6 +80,9 @@ pub struct Way {
     pub own: bool,
     /// The words before the program.
     pub words: String,
+    /// Whether its ranks meet the launcher over the bridge.
+    #[serde(default)]
+    pub bridged: bool,
 }
 
 /// What is measured.
@@ -98,7 +105,7 @@ pub enum Measure {
     Init,
     /// The longest MPI_Init of a rank, ms.
     InitCall,
-    /// A job of ranks that do nothing, from its start to its end, ms.
+    /// A job of ranks that sleep for 50 ms, from its start to its end, ms.
     Launch,
     /// The same of a ring of four ranks, ms.
     Ring,
@@ -108,17 +115,29 @@ pub enum Measure {
     Helpers,
     /// The first start after the caches were dropped, ms.
     Cold,
+    /// From the start of the launcher until the last rank's program runs, ms.
+    Reach,
+    /// A program that does nothing, without a launcher, from start to end, ms.
+    Enter,
+    /// An exchange among all ranks through the launcher, µs.
+    Fence,
+    /// What a rank takes to find out the MPI of its program, µs.
+    Look,
+    /// What a rank takes to get a seat at the bridge, ms.
+    Seat,
 }
 
 impl Measure {
     /// All, in the order they are shown.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::Latency,
         Self::Bandwidth,
         Self::Bidirectional,
         Self::Allreduce,
         Self::Alltoall,
         Self::Barrier,
+        Self::Enter,
+        Self::Reach,
         Self::Init,
         Self::InitCall,
         Self::Launch,
@@ -126,6 +145,9 @@ impl Measure {
         Self::Memory,
         Self::Helpers,
         Self::Cold,
+        Self::Fence,
+        Self::Look,
+        Self::Seat,
     ];
 
     /// As it is typed and stored.
@@ -144,6 +166,11 @@ impl Measure {
             Self::Memory => "memory",
             Self::Helpers => "helpers",
             Self::Cold => "cold",
+            Self::Reach => "reach",
+            Self::Enter => "enter",
+            Self::Fence => "fence",
+            Self::Look => "look",
+            Self::Seat => "seat",
         }
     }
 
@@ -158,20 +185,37 @@ impl Measure {
             Self::Barrier => "MPI_Barrier",
             Self::Init => "Start of the job to the end of MPI_Init",
             Self::InitCall => "The longest MPI_Init of a rank",
-            Self::Launch => "Start and end of ranks that do nothing",
+            Self::Launch => "Start and end of ranks that sleep for 50 ms",
             Self::Ring => "Ring of four ranks, start to end",
             Self::Memory => "Memory of all ranks and helpers",
             Self::Helpers => "Helper processes",
             Self::Cold => "First start with cold caches",
+            Self::Reach => "Start of the job until the last rank's program runs",
+            Self::Enter => "Start and end of a program that does nothing, without a launcher",
+            Self::Fence => "Exchange among all ranks through the launcher (fence)",
+            Self::Look => "A rank finding out its program's MPI",
+            Self::Seat => "A rank getting a seat at the bridge",
         }
     }
 
     /// What its figures are in.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Latency | Self::Allreduce | Self::Alltoall | Self::Barrier => "µs",
+            Self::Latency
+            | Self::Allreduce
+            | Self::Alltoall
+            | Self::Barrier
+            | Self::Fence
+            | Self::Look => "µs",
             Self::Bandwidth | Self::Bidirectional => "MB/s",
-            Self::Init | Self::InitCall | Self::Launch | Self::Ring | Self::Cold => "ms",
+            Self::Init
+            | Self::InitCall
+            | Self::Launch
+            | Self::Ring
+            | Self::Cold
+            | Self::Reach
+            | Self::Enter
+            | Self::Seat => "ms",
             Self::Memory => "KiB",
             Self::Helpers => "processes",
         }

@@ -5,9 +5,10 @@
 use std::fmt::Write as _;
 
 use crate::data::{Data, Measure, Way};
-use crate::figures::{bytes, figures, promises, Figure};
+use crate::figures::{bytes, figures, Figure};
 use crate::plot::Graph;
 use crate::progress::brief;
+use crate::promises::promises;
 use crate::statistics::Verdict;
 
 /// The page.
@@ -75,6 +76,15 @@ fn write_page(text: &mut String, data: &Data, graphs: &[Graph]) -> std::fmt::Res
             text,
             "<pre class=\"scroll\">{}</pre>",
             escaped(&crate::files::table(&data.files))
+        )?;
+    }
+    if !data.calls.is_empty() {
+        let table = crate::calls::table(&data.calls);
+        let (title, table) = table.split_once('\n').unwrap_or_default();
+        writeln!(
+            text,
+            "<h2>{title}</h2>\n<pre class=\"scroll\">{}</pre>",
+            escaped(table)
         )?;
     }
     if !data.notes.is_empty() {
@@ -170,13 +180,16 @@ fn write_promises(text: &mut String, data: &Data) -> std::fmt::Result {
     if promised.is_empty() {
         return Ok(());
     }
-    text.push_str("<h2>What was promised</h2>\n<div class=\"scroll\"><table><thead><tr><th>promise</th><th>found</th><th></th></tr></thead>\n");
+    text.push_str("<h2>What was promised</h2>\n<div class=\"scroll\"><table><thead><tr><th>what</th><th>way</th><th>target</th><th>found</th><th>95 %</th><th></th></tr></thead>\n");
     for promise in promised {
         writeln!(
             text,
-            "<tr><td>{}</td><td>{}</td><td class=\"{}\">{}</td></tr>",
-            escaped(&promise.text),
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"{}\">{}</td></tr>",
+            escaped(&promise.what),
+            escaped(&promise.way),
+            escaped(&promise.target),
             escaped(&promise.found),
+            escaped(&promise.range),
             promise.verdict.split(' ').next().unwrap_or_default(),
             promise.verdict
         )?;

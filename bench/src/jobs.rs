@@ -32,9 +32,10 @@ const SERVERS: [&str; 6] = [
 /// Ranks of the ring.
 pub const RING: u32 = 4;
 
-/// What peers may take that hang where ours do not: their ranks cannot copy from
-/// one another, and some MPI libraries wait for it for ever.
-const LIMIT_OF_OTHERS: Duration = Duration::from_secs(60);
+/// What a job of few ranks may take. Some hang: where ranks cannot copy from one
+/// another some MPI libraries wait for it for ever, and now and then a launcher
+/// misses the end of a rank that ends at once.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A kind of job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub enum Job {
     Together(u32, Vec<Measure>),
     /// So many ranks to the end of MPI_Init.
     Start(u32),
-    /// So many ranks that do nothing.
+    /// So many ranks that sleep for 50 ms.
     Launch(u32),
     /// The ring of four ranks.
     Ring,
@@ -53,6 +54,12 @@ pub enum Job {
     Memory(u32),
     /// The ring with cold caches.
     Cold,
+    /// A program that does nothing, without a launcher.
+    Enter,
+    /// An exchange of so many ranks through the launcher.
+    Fence(u32),
+    /// Where the time of so many ranks goes before their program.
+    Phases(u32),
 }
 
 impl Job {
@@ -66,20 +73,30 @@ impl Job {
             Self::Ring => format!("ring of {RING} ranks"),
             Self::Memory(ranks) => format!("memory of {ranks} ranks"),
             Self::Cold => "start with cold caches".to_owned(),
+            Self::Enter => "start without a launcher".to_owned(),
+            Self::Fence(ranks) => format!("exchange of {ranks} ranks"),
+            Self::Phases(ranks) => format!("phases of {ranks} ranks"),
         }
     }
 
     /// Rounds that are enough, whatever time there is.
     pub fn most_rounds(&self) -> usize {
         match self {
-            Self::Memory(_) => 6,
+            Self::Memory(_) => 4,
+            Self::Phases(_) => 20,
             _ => usize::MAX,
         }
     }
 
     /// Whether this way takes part. The host has no image that could be cold.
     pub fn is_for(&self, entry: &Entry) -> bool {
-        *self != Self::Cold || entry.way.own && !entry.way.is_host()
+        match self {
+            Self::Cold => entry.way.own && !entry.way.is_host(),
+            Self::Enter => !entry.is_launchers(),
+            Self::Fence(_) => entry.way.own,
+            Self::Phases(_) => entry.tells_phases(),
+            _ => true,
+        }
     }
 }
 
@@ -132,17 +149,62 @@ impl Site {
             Job::Point(measures) => self.messages(entry, 2, measures),
             Job::Together(ranks, measures) => self.messages(entry, *ranks, measures),
             Job::Start(ranks) => self.start(entry, *ranks),
-            Job::Launch(ranks) => {
-                let nothing = [entry.nothing.clone()];
-                self.timed(entry, *ranks, &nothing, Measure::Launch)
-            }
+            Job::Launch(ranks) => self.timed(entry, *ranks, &entry.nap(), Measure::Launch),
             Job::Ring => self.timed(entry, RING, &[entry.program("ring")], Measure::Ring),
             Job::Memory(ranks) => self.memory(entry, *ranks),
             Job::Cold => {
                 drop_caches()?;
                 self.timed(entry, RING, &[entry.program("ring")], Measure::Cold)
             }
+            Job::Enter => enter(entry),
+            Job::Fence(ranks) => {
+                let words = [entry.program("mpi-bench"), "fence".to_owned()];
+                let text = self.output(entry, *ranks, &words)?.1;
+                let samples = read_figures(&text, *ranks);
+                match samples.is_empty() {
+                    true => Err(format!("no fence in what was printed:\n{text}")),
+                    false => Ok(samples),
+                }
+            }
+            Job::Phases(ranks) => self.phases(entry, *ranks),
         }
+    }
+
+    /// What `singularity exec --timing` says of the ranks: the median of each phase
+    /// that is not the same for every program.
+    fn phases(&self, entry: &Entry, ranks: u32) -> Result<Vec<Sample>, String> {
+        let words = [entry.program("mpi-bench"), "job".to_owned()];
+        let Some(contender) = entry.with_phases(&self.launcher, ranks, &words) else {
+            return Ok(Vec::new());
+        };
+        let run = prepared(&contender, self.limit(ranks))?.run()?;
+        let text = run.output.unwrap_or_default();
+        let sample = |measure, phase: &str, factor: f64| {
+            let all: Vec<f64> = phase_of(&text, phase).collect();
+            let figure = crate::statistics::summarise(&all)?.median * factor;
+            Some(Sample {
+                measure,
+                ranks,
+                bytes: 0,
+                figure,
+            })
+        };
+        Ok([
+            sample(Measure::Look, "MPI", 1.0),
+            sample(Measure::Seat, "bridge", 1e-3),
+        ]
+        .into_iter()
+        .flatten()
+        .collect())
+    }
+
+    /// Whether the ranks of this way meet the launcher over the bridge.
+    ///
+    /// # Errors
+    /// The job failed.
+    pub fn is_bridged(&self, entry: &Entry) -> Result<bool, String> {
+        let samples = self.phases(entry, 2)?;
+        Ok(samples.iter().any(|sample| sample.measure == Measure::Seat))
     }
 
     /// The first job of a way: what its MPI is, and whether the ranks meet.
@@ -162,13 +224,9 @@ impl Site {
         }
     }
 
-    /// The limit of one job: what none of ours takes.
-    fn limit(&self, entry: &Entry, ranks: u32) -> Duration {
-        let whole = match entry.way.own {
-            true => 300,
-            false => LIMIT_OF_OTHERS.as_secs(),
-        };
-        Duration::from_secs(whole + u64::from(ranks) + (self.most >> 20))
+    /// The limit of one job: what none takes that does not hang.
+    fn limit(&self, ranks: u32) -> Duration {
+        LIMIT + Duration::from_secs(2 * u64::from(ranks) + (self.most >> 20))
     }
 
     fn output(
@@ -178,7 +236,7 @@ impl Site {
         program: &[String],
     ) -> Result<(f64, String), String> {
         let contender = entry.contender(&self.launcher, ranks, program);
-        let run = prepared(&contender, self.limit(entry, ranks))?.run()?;
+        let run = prepared(&contender, self.limit(ranks))?.run()?;
         Ok((run.begun, run.output.unwrap_or_default()))
     }
 
@@ -225,6 +283,7 @@ impl Site {
             figure: seconds * 1e3,
         };
         Ok(vec![
+            sample(Measure::Reach, figure("init-began ")? - begun),
             sample(Measure::Init, figure("init-ended ")? - begun),
             sample(Measure::InitCall, figure("init-took ")?),
         ])
@@ -239,7 +298,7 @@ impl Site {
     ) -> Result<Vec<Sample>, String> {
         let mut contender = entry.contender(&self.launcher, ranks, program);
         contender.keep_output = false;
-        let run = prepared(&contender, self.limit(entry, ranks))?.run()?;
+        let run = prepared(&contender, self.limit(ranks))?.run()?;
         Ok(vec![Sample {
             measure,
             ranks,
@@ -300,7 +359,7 @@ impl Site {
             .spawn()
             .map_err(|error| failed(error.to_string()))?;
         let leader = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
-        let watched = Watched::start(leader, self.limit(entry, ranks));
+        let watched = Watched::start(leader, self.limit(ranks));
         let (sender, lines) = mpsc::channel();
         let output = child.stdout.take();
         // Reads on when we have heard enough, so that nobody waits for the pipe.
@@ -357,6 +416,28 @@ impl Site {
         }
         Ok(held)
     }
+}
+
+/// Once with no launcher in front.
+fn enter(entry: &Entry) -> Result<Vec<Sample>, String> {
+    let contender = entry.alone(std::slice::from_ref(&entry.nothing));
+    // No thread that watches: it would cost some of what is measured.
+    let run = Prepared::new(&contender)?.run()?;
+    Ok(vec![Sample {
+        measure: Measure::Enter,
+        ranks: 1,
+        bytes: 0,
+        figure: run.microseconds / 1e3,
+    }])
+}
+
+/// Microseconds of a phase, one for each rank, among what a job prints.
+fn phase_of<'a>(text: &'a str, phase: &'a str) -> impl Iterator<Item = f64> + 'a {
+    text.lines().filter_map(move |line| {
+        let (_, line) = line.split_once("singularity: timing: ")?;
+        let number = line.strip_prefix(phase)?.strip_prefix(' ')?;
+        number.trim().strip_suffix(" us")?.parse().ok()
+    })
 }
 
 /// A job at rest.
@@ -429,6 +510,15 @@ mod tests {
         assert_eq!(samples[1].bytes, 4 << 20);
         assert_eq!(samples[2].measure, Measure::Barrier);
         assert_eq!(samples[2].figure, 1.5);
+    }
+
+    #[test]
+    fn phases_are_found_by_their_whole_name() {
+        let text = "singularity: timing: MPI              12.5 us\n\
+            [1,0]<stderr>:singularity: timing: MPI       7.5 us\n\
+            singularity: timing: MPI of more 3.0 us\nsingularity: timing: total 99.0 us\n";
+        assert_eq!(phase_of(text, "MPI").collect::<Vec<_>>(), [12.5, 7.5]);
+        assert_eq!(phase_of(text, "bridge").count(), 0);
     }
 
     #[test]

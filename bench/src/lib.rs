@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod calls;
 pub mod data;
 pub mod figures;
 pub mod files;
@@ -18,6 +19,7 @@ pub mod plot;
 pub mod processes;
 pub mod programs;
 pub mod progress;
+pub mod promises;
 pub mod round;
 pub mod session;
 pub mod statistics;
@@ -70,16 +72,29 @@ fn carry_out(options: &Bench, quiet: bool) -> Result<(), Error> {
         say(&text::compare(&Data::read(a)?, &Data::read(b)?));
         return Ok(());
     }
-    let stored = match (&options.from, options.images.is_empty()) {
-        (Some(file), _) => Some(Data::read(file)?),
-        // The model stands by itself.
-        (None, true) => None,
-        (None, false) => Some(measure(options, &wanted, quiet)?),
-    };
-    if let Some(data) = &stored {
-        if options.json.as_deref() != Some(Path::new("-")) {
-            say(&text::report(data));
+    let mut runs = Vec::new();
+    for file in &options.from {
+        runs.push(Data::read(file)?);
+    }
+    if let (Some(place), true) = (&options.out, runs.len() > 1) {
+        return Err(Error::new(
+            format!("--out {}", Shown::new(place)),
+            "a report is of one run, and these are several",
+        )
+        .hint("give one --from at a time; --targets takes them all"));
+    }
+    // The model stands by itself.
+    if !options.images.is_empty() {
+        runs.push(measure(options, &wanted, quiet)?);
+    }
+    if options.json.as_deref() != Some(Path::new("-")) {
+        match options.targets {
+            true => say(&text::targets(&runs)),
+            false => runs.iter().for_each(|data| say(&text::report(data))),
         }
+    }
+    let stored = runs.into_iter().next();
+    if let Some(data) = &stored {
         if let Some(file) = &options.json {
             data.write(file)?;
         }
@@ -94,7 +109,7 @@ fn carry_out(options: &Bench, quiet: bool) -> Result<(), Error> {
             &options.nodes,
         ));
     }
-    match stored.filter(|_| options.from.is_none()) {
+    match stored.filter(|_| options.from.is_empty()) {
         Some(data) => what_failed(&data),
         None => Ok(()),
     }
@@ -145,7 +160,12 @@ struct Wanted {
 }
 
 /// Words of `--measure` that are no message's.
-const OTHERS: [&str; 6] = ["init", "launch", "ring", "memory", "cold", "files"];
+const OTHERS: [&str; 10] = [
+    "enter", "init", "launch", "ring", "memory", "cold", "files", "calls", "fence", "phases",
+];
+
+/// Those that are measured only where they are asked for.
+const ASKED_FOR: [&str; 5] = ["cold", "files", "calls", "fence", "phases"];
 
 impl Wanted {
     fn parse(words: &[String]) -> Result<Self, Error> {
@@ -168,7 +188,7 @@ impl Wanted {
         }
         let is_wanted = |name: &str| {
             all || words.iter().any(|word| word == name)
-                || words.is_empty() && name != "cold" && name != "files"
+                || words.is_empty() && !ASKED_FOR.contains(&name)
         };
         let of = |measures: &[Measure]| {
             let wanted = measures.iter().filter(|measure| is_wanted(measure.name()));
@@ -197,9 +217,14 @@ impl Wanted {
             let ranks = u32::try_from(cores.clamp(2, 64)).unwrap_or(2);
             jobs.push(Job::Together(ranks, self.together.clone()));
         }
+        if self.has("enter") {
+            jobs.push(Job::Enter);
+        }
         for (word, job) in [
             ("init", Job::Start as fn(u32) -> Job),
             ("launch", Job::Launch),
+            ("fence", Job::Fence),
+            ("phases", Job::Phases),
         ] {
             if self.has(word) {
                 jobs.extend(ranks.iter().map(|&ranks| job(ranks)));
@@ -261,6 +286,7 @@ fn measure(options: &Bench, wanted: &Wanted, quiet: bool) -> Result<Data, Error>
         ways: entries.iter().map(|entry| entry.way.clone()).collect(),
         series: Vec::new(),
         files: Vec::new(),
+        calls: Vec::new(),
         notes: Vec::new(),
     };
     let mut site = Site {
@@ -272,6 +298,9 @@ fn measure(options: &Bench, wanted: &Wanted, quiet: bool) -> Result<Data, Error>
     let taking_part = first_look(&mut data, &mut site, &entries, &mut progress)?;
     if wanted.has("files") {
         count_files(&mut data, &site, &taking_part, &ranks, &progress)?;
+    }
+    if wanted.has("calls") {
+        count_calls(&mut data, &taking_part, &progress)?;
     }
     let until = match (options.rounds, options.quick, options.minutes) {
         (Some(rounds), ..) => Until::Rounds(rounds as usize),
@@ -337,7 +366,7 @@ fn first_look(
             }
             Err(cause) => {
                 let first = cause.lines().next().unwrap_or_default().to_owned();
-                progress.failed(&entry.way.name, &first);
+                progress.failed(&entry.way.name, &first, "is left out");
                 data.notes.push(format!("first job: {first}"));
                 continue;
             }
@@ -351,10 +380,30 @@ fn first_look(
             way.mpi = told.library;
             way.cma = told.cma;
             way.nodes = told.nodes;
+            way.bridged = site
+                .is_bridged(entry)
+                .map_err(|cause| Error::new("run a first job of two ranks", cause))?;
         }
         able.push(entry.clone());
     }
     Ok(able)
+}
+
+/// Once for each way: counts do not vary.
+fn count_calls(data: &mut Data, entries: &[Entry], progress: &Progress) -> Result<(), Error> {
+    let is_root = nix::unistd::geteuid().is_root();
+    let counted = |entry: &&Entry| {
+        let takes_rights = entry.way.entering.contains("set-id");
+        entry.way.own && !entry.is_launchers() && (is_root || !takes_rights)
+    };
+    for entry in entries.iter().filter(counted) {
+        progress.step(&format!("counting calls: {}", entry.way.name));
+        let contender = entry.alone(std::slice::from_ref(&entry.nothing));
+        let calls = calls::count(&contender)
+            .map_err(|cause| Error::new("count calls to the kernel", cause))?;
+        data.calls.push(calls);
+    }
+    Ok(())
 }
 
 /// Once for each way and number of ranks: counts do not vary.

@@ -21,6 +21,7 @@ const PROGRAMS: [(&str, &[(&str, &str)]); 2] = [
         "mpi-bench",
         &[
             ("bench.h", include_str!("../../examples/bench/bench.h")),
+            ("fence.c", include_str!("../../examples/bench/fence.c")),
             ("main.c", include_str!("../../examples/bench/main.c")),
             ("point.c", include_str!("../../examples/bench/point.c")),
             ("startup.c", include_str!("../../examples/bench/startup.c")),
@@ -77,11 +78,11 @@ impl Store {
     ///
     /// # Errors
     /// There is no mpicc, or it failed.
-    pub fn for_host(&self) -> Result<PathBuf, Error> {
-        let compiler = on_path("mpicc").ok_or_else(|| {
+    pub fn for_host(&self, mpicc: &str) -> Result<PathBuf, Error> {
+        let compiler = on_path(mpicc).ok_or_else(|| {
             Error::new(
                 "compile the MPI programs for the host",
-                "there is no mpicc on PATH",
+                format!("there is no {mpicc} on PATH"),
             )
             .hint("load the site's MPI module, install libopenmpi-dev, or give --host-program DIR")
         })?;
@@ -159,6 +160,8 @@ impl Store {
                     words.push(path.into());
                 }
             }
+            // Where it is not in the C library itself.
+            words.push("-ldl".into());
             let step = || format!("compile {program} {where_}");
             let output = mpicc(&words).map_err(|error| Error::io(step(), &error))?;
             if !output.status.success() {

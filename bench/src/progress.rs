@@ -42,10 +42,10 @@ impl Progress {
         }
     }
 
-    /// A way that takes no further part.
-    pub fn failed(&mut self, way: &str, why: &str) {
+    /// A way that failed, and what becomes of it.
+    pub fn failed(&mut self, way: &str, why: &str, then: &str) {
         self.clear();
-        eprintln!("bench: {way} failed and takes no further part: {why}");
+        eprintln!("bench: {way} failed and {then}: {why}");
     }
 
     /// A round begins.
@@ -137,12 +137,13 @@ fn columns() -> Option<usize> {
 }
 
 /// What the table shows of a measure.
-const SHOWN: [(Measure, &str); 9] = [
+const SHOWN: [(Measure, &str); 10] = [
     (Measure::Latency, "latency"),
     (Measure::Bandwidth, "bandwidth"),
     (Measure::Bidirectional, "both ways"),
     (Measure::Allreduce, "allreduce"),
     (Measure::Alltoall, "alltoall"),
+    (Measure::Enter, "start"),
     (Measure::Init, "MPI_Init"),
     (Measure::Launch, "launch"),
     (Measure::Ring, "ring"),

@@ -4,12 +4,13 @@
 //! in another order each round, so what disturbs the machine disturbs all alike.
 //! Never: shows anything but by the [`Progress`] it is given.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::data::Data;
 use crate::jobs::{Job, Sample, Site};
 use crate::progress::Progress;
-use crate::statistics::Random;
+use crate::statistics::{Random, ENOUGH};
 use crate::ways::Entry;
 
 /// When to stop.
@@ -59,7 +60,8 @@ pub fn run(
     progress: &mut Progress,
 ) {
     let begun = Instant::now();
-    let mut taking_part: Vec<&Entry> = entries.iter().collect();
+    // Who failed at a job is left out of it, and does the others.
+    let mut left_out: BTreeSet<(usize, String)> = BTreeSet::new();
     let mut random = Random::default();
     let mut turns: Vec<Turn> = jobs
         .into_iter()
@@ -80,15 +82,22 @@ pub fn run(
             left,
         );
         let started = Instant::now();
-        let able: Vec<&Entry> = taking_part
+        let able: Vec<&Entry> = entries
             .iter()
-            .copied()
             .filter(|entry| turn.job.is_for(entry))
+            .filter(|entry| !left_out.contains(&(index, entry.way.name.clone())))
             .collect();
         let mut samples: Vec<(usize, Vec<Sample>)> = Vec::new();
         let mut failed: Vec<usize> = Vec::new();
         for place in random.order(able.len()) {
-            match site.run(&turn.job, able[place]) {
+            // A launcher that fails once in a thousand starts is no reason to go
+            // without it; who fails twice running does not work.
+            let entry = able[place];
+            let again = |cause: String| {
+                progress.failed(&entry.way.name, &note(&turn.job, &cause), "tries again");
+                site.run(&turn.job, entry)
+            };
+            match site.run(&turn.job, entry).or_else(again) {
                 Ok(found) => samples.push((place, found)),
                 Err(cause) => {
                     data.notes.push(note(&turn.job, &cause));
@@ -110,8 +119,12 @@ pub fn run(
         }
         for place in failed {
             let name = &able[place].way.name;
-            progress.failed(name, data.notes.last().map_or("", String::as_str));
-            taking_part.retain(|entry| entry.way.name != *name);
+            progress.failed(
+                name,
+                data.notes.last().map_or("", String::as_str),
+                "is left out",
+            );
+            left_out.insert((index, name.clone()));
         }
         turn.rounds += 1;
         turn.spent += started.elapsed();
@@ -128,8 +141,9 @@ fn note(job: &Job, cause: &str) -> String {
     }
 }
 
-/// The job whose turn it is: the first rounds in order, then whichever had the
-/// least time; `None` when it is time to stop.
+/// The job whose turn it is: the first rounds in order, as many as it takes to
+/// tell a difference while there is time, then whichever had the least time;
+/// `None` when it is time to stop.
 fn next(turns: &[Turn], until: Until, elapsed: Duration) -> Option<usize> {
     let open = || {
         turns
@@ -144,9 +158,11 @@ fn next(turns: &[Turn], until: Until, elapsed: Duration) -> Option<usize> {
     if fewest.1.rounds < LEAST {
         return Some(fewest.0);
     }
-    open()
-        .filter(|(_, turn)| elapsed + turn.mean() <= limit)
-        .min_by_key(|(_, turn)| turn.spent)
+    let fits = || open().filter(|(_, turn)| elapsed + turn.mean() <= limit);
+    let short = fits().filter(|(_, turn)| turn.rounds < ENOUGH);
+    short
+        .min_by_key(|(_, turn)| turn.rounds)
+        .or_else(|| fits().min_by_key(|(_, turn)| turn.spent))
         .map(|(index, _)| index)
 }
 
@@ -194,8 +210,15 @@ mod tests {
     }
 
     #[test]
-    fn then_time_is_shared_evenly() {
+    fn what_can_tell_no_difference_yet_goes_first() {
         let turns = [turn(Job::Ring, 4, 40), turn(Job::Launch(2), 20, 20)];
+        assert_eq!(next(&turns, TIME, Duration::from_secs(60)), Some(0));
+        assert_eq!(next(&turns, TIME, Duration::from_secs(95)), Some(1));
+    }
+
+    #[test]
+    fn then_time_is_shared_evenly() {
+        let turns = [turn(Job::Ring, 6, 40), turn(Job::Launch(2), 20, 20)];
         assert_eq!(next(&turns, TIME, Duration::from_secs(60)), Some(1));
         // A round that would not fit is left to one that does.
         let turns = [turn(Job::Ring, 4, 20), turn(Job::Launch(2), 50, 70)];

@@ -152,9 +152,28 @@ pub fn median(samples: &[f64]) -> Option<Ratio> {
 
 /// The ratio of the medians, and sorted ratios of rounds drawn anew.
 fn draw_ratios(samples: &[f64], baseline: &[f64]) -> Option<(f64, Vec<f64>)> {
+    draw(samples, baseline, |ours, theirs| ours / theirs)
+}
+
+/// How far the median of `samples` is above that of `baseline`, drawn as in
+/// [`compare`].
+pub fn difference(samples: &[f64], baseline: &[f64]) -> Option<Ratio> {
+    let (value, drawn) = draw(samples, baseline, |ours, theirs| ours - theirs)?;
+    Some(Ratio {
+        value,
+        low: quantile(&drawn, 0.025),
+        high: quantile(&drawn, 0.975),
+    })
+}
+
+fn draw(
+    samples: &[f64],
+    baseline: &[f64],
+    of_medians: impl Fn(f64, f64) -> f64,
+) -> Option<(f64, Vec<f64>)> {
     let rounds = samples.len().min(baseline.len());
     let (samples, baseline) = (&samples[..rounds], &baseline[..rounds]);
-    let value = summarise(samples)?.median / summarise(baseline)?.median;
+    let value = of_medians(summarise(samples)?.median, summarise(baseline)?.median);
     if !value.is_finite() {
         return None;
     }
@@ -169,7 +188,7 @@ fn draw_ratios(samples: &[f64], baseline: &[f64]) -> Option<(f64, Vec<f64>)> {
         }
         a.sort_by(f64::total_cmp);
         b.sort_by(f64::total_cmp);
-        drawn.push(quantile(&a, 0.5) / quantile(&b, 0.5));
+        drawn.push(of_medians(quantile(&a, 0.5), quantile(&b, 0.5)));
     }
     Some((value, sorted(&drawn)))
 }
@@ -221,6 +240,15 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_constant_difference_is_certain_however_the_rounds_vary() {
+        let baseline = [10.0, 14.0, 11.0, 30.0, 12.0, 13.0, 9.0];
+        let samples = baseline.map(|sample| sample + 2.5);
+        let ratio = difference(&samples, &baseline).unwrap();
+        assert_eq!((ratio.value, ratio.low, ratio.high), (2.5, 2.5, 2.5));
+        assert!(difference(&[], &baseline).is_none());
+    }
 
     #[test]
     fn nothing_measured_gives_no_summary() {

@@ -5,8 +5,9 @@
 use std::fmt::Write as _;
 
 use crate::data::{Data, Measure, Way};
-use crate::figures::{bytes, figures, for_each_rank, promises, Figure};
+use crate::figures::{bytes, figures, for_each_rank, Figure};
 use crate::progress::{brief, sparkline};
+use crate::promises::promises;
 use crate::statistics::Verdict;
 
 /// The whole result.
@@ -58,15 +59,14 @@ fn write_report(text: &mut String, data: &Data) -> std::fmt::Result {
     if !promised.is_empty() {
         writeln!(text, "\nWhat was promised")?;
         for promise in promised {
-            writeln!(
-                text,
-                "  {:<10} {}: {}",
-                promise.verdict, promise.text, promise.found
-            )?;
+            writeln!(text, "  {:<10} {}", promise.verdict, promise.line())?;
         }
     }
     if !data.files.is_empty() {
         writeln!(text, "\n{}", crate::files::table(&data.files).trim_end())?;
+    }
+    if !data.calls.is_empty() {
+        writeln!(text, "\n{}", crate::calls::table(&data.calls).trim_end())?;
     }
     for note in &data.notes {
         writeln!(text, "\nnot measured: {note}")?;
@@ -170,6 +170,48 @@ fn sign(measure: Measure, verdict: Verdict) -> char {
         (Verdict::More, true) | (Verdict::Less, false) => '+',
         (Verdict::More, false) | (Verdict::Less, true) => '-',
     }
+}
+
+/// What was promised and what was found, of several runs, as a table in Markdown
+/// with a part for each.
+pub fn targets(runs: &[Data]) -> String {
+    let mut text = String::new();
+    let _ = write_targets(&mut text, runs);
+    text
+}
+
+fn write_targets(text: &mut String, runs: &[Data]) -> std::fmt::Result {
+    // A bar would end a cell.
+    let cell = |text: &str| text.replace('|', "/");
+    for data in runs {
+        let promised = promises(data);
+        if promised.is_empty() {
+            continue;
+        }
+        writeln!(
+            text,
+            "`{}` ({}), {} cores, Linux {}:\n",
+            data.launcher.words, data.launcher.version, data.machine.cores, data.machine.kernel
+        )?;
+        writeln!(
+            text,
+            "| what | way | target | found | 95 % | |\n|---|---|---|---|---|---|"
+        )?;
+        for promise in promised {
+            writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} |",
+                cell(&promise.what),
+                cell(&promise.way),
+                promise.target,
+                promise.found,
+                promise.range,
+                promise.verdict
+            )?;
+        }
+        writeln!(text)?;
+    }
+    Ok(())
 }
 
 /// What differs between two runs: of each figure that both have, where the

@@ -81,11 +81,15 @@ pub struct Entry {
     /// Who runs it.
     pub who: Who,
     template: Template,
+    /// The same that tells its phases, where it can.
+    phases: Option<Template>,
     variables: Vec<(String, String)>,
     /// The directory of its compiled programs.
     programs: PathBuf,
     /// A program that does nothing.
     pub nothing: String,
+    /// One that sleeps.
+    sleep: String,
     /// The image, for what is asked of its file.
     pub image: Option<PathBuf>,
 }
@@ -96,10 +100,49 @@ impl Entry {
         self.programs.join(name).display().to_string()
     }
 
+    /// A program that does nothing, and takes its time. The mpirun of Open MPI 4.1
+    /// never ends, two times in ten, where 32 ranks have ended before it knew that
+    /// all had begun.
+    pub fn nap(&self) -> [String; 2] {
+        [self.sleep.clone(), "0.05".to_owned()]
+    }
+
     /// A command line that starts so many ranks of a program.
     pub fn contender(&self, launcher: &Launcher, ranks: u32, program: &[String]) -> Contender {
         let launcher = launcher.words(ranks, self.who.is_root);
-        let words = self.template.fill(&launcher, program);
+        self.run(&self.template, &launcher, program)
+    }
+
+    /// The same that tells its phases, where it can.
+    pub fn with_phases(
+        &self,
+        launcher: &Launcher,
+        ranks: u32,
+        program: &[String],
+    ) -> Option<Contender> {
+        let launcher = launcher.words(ranks, self.who.is_root);
+        Some(self.run(self.phases.as_ref()?, &launcher, program))
+    }
+
+    /// Whether it can tell its phases.
+    pub fn tells_phases(&self) -> bool {
+        self.phases.is_some()
+    }
+
+    /// A command line without a launcher.
+    pub fn alone(&self, program: &[String]) -> Contender {
+        let mut contender = self.run(&self.template, &[], program);
+        contender.keep_output = false;
+        contender
+    }
+
+    /// Whether it is the launcher that enters the image.
+    pub fn is_launchers(&self) -> bool {
+        self.template.begins_with_options()
+    }
+
+    fn run(&self, template: &Template, launcher: &[String], program: &[String]) -> Contender {
+        let words = template.fill(launcher, program);
         let mut contender =
             Contender::new(&self.way.name, self.who.prefix.iter().cloned().chain(words));
         // posix_spawn(3) takes a path.
@@ -131,9 +174,10 @@ pub fn all(options: &Bench, launcher: &Launcher) -> Result<Vec<Entry>, Error> {
     let myself = Who::myself();
     let store = Store::open(myself.is_root)?;
     let exec = exec_words(options)?;
+    let enters = Enters::of(options, launcher, &exec[0])?;
     let host_programs = match &options.host_program {
         Some(directory) => given_programs("--host-program", directory)?,
-        None => store.for_host()?,
+        None => store.for_host(&options.mpicc)?,
     };
     let mut images = Vec::new();
     for path in &options.images {
@@ -161,17 +205,21 @@ pub fn all(options: &Bench, launcher: &Launcher) -> Result<Vec<Entry>, Error> {
             host_programs: &host_programs,
         };
         entries.push(maker.host());
-        for given in &images {
-            entries.push(maker.own(&exec, given));
-        }
-        if launcher.has_plugin() {
-            entries.extend(images.iter().map(|given| maker.plugin(given)));
+        for enter in enters.of_who(who.is_root) {
+            entries.extend(images.iter().map(|given| maker.own(&exec, enter, given)));
         }
         // Peers are for users.
         if who.is_root && whos.len() > 1 {
             continue;
         }
-        for name in &options.peers {
+        let names = options.peers.iter().flat_map(|name| match name.as_str() {
+            "found" => PEERS
+                .into_iter()
+                .filter(|name| on_path(name).is_some())
+                .collect(),
+            name => vec![name],
+        });
+        for name in names {
             entries.extend(maker.peer(name, &images)?);
         }
         for text in &options.way {
@@ -180,6 +228,98 @@ pub fn all(options: &Bench, launcher: &Launcher) -> Result<Vec<Entry>, Error> {
     }
     tell_apart(&mut entries);
     Ok(entries)
+}
+
+/// Peers whose words are known.
+const PEERS: [&str; 3] = ["bwrap", "ch-run", "apptainer"];
+
+/// A way of entering of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Enter {
+    /// As it comes: root, or a user namespace where there is no other way.
+    Usual,
+    /// In a user namespace, where there is a starter too.
+    Userns,
+    /// By the set-id starter.
+    Setuid,
+    /// By srun's option.
+    Plugin,
+    /// As it comes, and over the bridge even where it needs none.
+    Bridge,
+}
+
+/// The ways of entering that are compared.
+#[derive(Debug)]
+struct Enters {
+    all: Vec<Enter>,
+}
+
+impl Enters {
+    /// Those the user names, else all that are there but the bridge.
+    fn of(options: &Bench, launcher: &Launcher, singularity: &str) -> Result<Self, Error> {
+        let starter = has_starter(Path::new(singularity));
+        let mut all = Vec::new();
+        for name in &options.enter {
+            let step = || format!("--enter {name}");
+            all.push(match name.as_str() {
+                "userns" if starter => Enter::Userns,
+                "userns" => Enter::Usual,
+                "setuid" if starter => Enter::Setuid,
+                "setuid" => {
+                    return Err(Error::new(step(), "the starter is not installed set-id")
+                        .hint("make install SETUID=1, by the administrator"))
+                }
+                "plugin" if launcher.has_plugin() => Enter::Plugin,
+                "plugin" => {
+                    return Err(Error::new(
+                        step(),
+                        "the launcher has no option --singularity-image",
+                    )
+                    .hint("load the plugin in plugstack.conf, and take srun as launcher"))
+                }
+                "bridge" => Enter::Bridge,
+                _ => {
+                    return Err(Error::new(step(), "no way of entering is named so")
+                        .hint("userns, setuid, plugin, bridge"))
+                }
+            });
+        }
+        if all.is_empty() {
+            match starter {
+                true => all.extend([Enter::Userns, Enter::Setuid]),
+                false => all.push(Enter::Usual),
+            }
+            if launcher.has_plugin() {
+                all.push(Enter::Plugin);
+            }
+        }
+        Ok(Self { all })
+    }
+
+    /// Root needs no user namespace and no starter.
+    fn of_who(&self, is_root: bool) -> Vec<Enter> {
+        let mut all = Vec::new();
+        for &enter in &self.all {
+            let enter = match enter {
+                Enter::Userns | Enter::Setuid if is_root => Enter::Usual,
+                other => other,
+            };
+            if !all.contains(&enter) {
+                all.push(enter);
+            }
+        }
+        all
+    }
+}
+
+/// Whether the starter beside this command is root's and set-id.
+fn has_starter(singularity: &Path) -> bool {
+    let starter = singularity
+        .parent()
+        .and_then(Path::parent)
+        .map(|prefix| prefix.join("libexec/singularity/starter"));
+    let data = starter.and_then(|path| path.metadata().ok());
+    data.is_some_and(|data| data.uid() == 0 && data.mode() & 0o4000 != 0)
 }
 
 /// `singularity exec OPTIONS`.
@@ -258,6 +398,9 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn entry(&self, name: &str, template: Template) -> Entry {
+        let found = |name: &str| {
+            on_path(name).map_or_else(|| name.to_owned(), |path| path.display().to_string())
+        };
         Entry {
             way: Way {
                 name: format!("{name}{}", self.suffix),
@@ -270,12 +413,15 @@ impl Maker<'_> {
                 nodes: 0,
                 own: true,
                 words: template.line(),
+                bridged: false,
             },
             who: self.who.clone(),
             template,
+            phases: None,
             variables: Vec::new(),
             programs: self.host_programs.to_owned(),
-            nothing: on_path("true").map_or("true".to_owned(), |path| path.display().to_string()),
+            nothing: found("true"),
+            sleep: found("sleep"),
             image: None,
         }
     }
@@ -293,31 +439,52 @@ impl Maker<'_> {
         entry.way.bytes = given.bytes;
         entry.programs = given.programs.clone();
         entry.nothing = "/bin/true".to_owned();
+        entry.sleep = "/bin/sleep".to_owned();
         entry.image = Some(given.path.clone());
         entry
     }
 
-    fn own(&self, exec: &[String], given: &Given) -> Entry {
-        let words = exec
-            .iter()
-            .map(String::as_str)
-            .chain(["{image}", "{program}"]);
-        let (name, entering) = match (given.is_directory, self.who.is_root) {
-            (true, false) => (given.format.clone(), "user namespace"),
-            (true, true) => (given.format.clone(), "root"),
-            (false, false) => (format!("{}, FUSE", short(given)), "user namespace, FUSE"),
-            (false, true) => (format!("{}, kernel", short(given)), "root, kernel mount"),
+    fn own(&self, exec: &[String], enter: Enter, given: &Given) -> Entry {
+        let (format, is_root) = (short(given), self.who.is_root);
+        let (name, entering) = match (enter, given.is_directory) {
+            (Enter::Plugin, true) => (format!("{format}, Slurm plugin"), "Slurm plugin"),
+            (Enter::Plugin, false) => (
+                format!("{format}, Slurm plugin"),
+                "Slurm plugin, kernel mount",
+            ),
+            (Enter::Setuid, true) => (format!("{format}, starter"), "set-id starter"),
+            (Enter::Setuid, false) => {
+                (format!("{format}, starter"), "set-id starter, kernel mount")
+            }
+            (_, true) if is_root => (format.to_owned(), "root"),
+            (_, true) => (format.to_owned(), "user namespace"),
+            (_, false) if is_root => (format!("{format}, kernel"), "root, kernel mount"),
+            (_, false) => (format!("{format}, FUSE"), "user namespace, FUSE"),
         };
-        let mut entry = self.of_image(&name, &Template::new(words), given);
-        entry.way.entering = entering.to_owned();
-        entry
-    }
-
-    fn plugin(&self, given: &Given) -> Entry {
-        let words = ["{launcher}", "--singularity-image={image}", "{program}"];
-        let name = format!("{}, Slurm plugin", short(given));
-        let mut entry = self.of_image(&name, &Template::new(words), given);
-        entry.way.entering = "Slurm plugin, kernel mount".to_owned();
+        let option = match enter {
+            Enter::Userns => Some("--userns"),
+            Enter::Setuid => Some("--setuid"),
+            Enter::Bridge => Some("--mpi=bridge"),
+            Enter::Usual | Enter::Plugin => None,
+        };
+        let (name, entering) = match enter {
+            Enter::Bridge => (format!("{name}, bridge"), format!("{entering}, bridge")),
+            _ => (name, entering.to_owned()),
+        };
+        let ends = ["{image}", "{program}"];
+        let exec = || exec.iter().map(String::as_str).chain(option);
+        let template = match enter {
+            Enter::Plugin => {
+                Template::new(["{launcher}", "--singularity-image={image}", "{program}"])
+            }
+            _ => Template::new(exec().chain(ends)),
+        };
+        let mut entry = self.of_image(&name, &template, given);
+        entry.way.entering = entering;
+        if enter != Enter::Plugin {
+            let phases = Template::new(exec().chain(["--timing"]).chain(ends));
+            entry.phases = Some(phases.with_image(&given.path.display().to_string()));
+        }
         entry
     }
 

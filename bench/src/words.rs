@@ -69,6 +69,12 @@ impl Template {
         Ok(Self::new(words))
     }
 
+    /// Whether what follows the launcher are options of its own.
+    pub fn begins_with_options(&self) -> bool {
+        let mut words = self.0.iter().skip_while(|word| *word != "{launcher}");
+        words.nth(1).is_some_and(|word| word.starts_with('-'))
+    }
+
     /// Whether it needs an image.
     pub fn takes_image(&self) -> bool {
         self.0.iter().any(|word| word.contains("{image}"))
@@ -144,6 +150,7 @@ mod tests {
             ]
         );
         let srun = Template::parse("{launcher} --image={image} {program}").unwrap();
+        assert!(srun.begins_with_options() && !template.begins_with_options());
         assert_eq!(
             srun.with_image("x")
                 .fill(&["srun".to_owned()], &["p".to_owned()]),

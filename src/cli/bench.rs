@@ -23,7 +23,7 @@ pub struct Bench {
     /// Rounds of each measure, however long they take
     #[arg(long, help_heading = "How much", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "minutes")]
     pub rounds: Option<u32>,
-    /// What to measure: latency, bandwidth, bidirectional, allreduce, alltoall, barrier, init, launch, ring, memory, cold, files, or all; comma lists [default: all but cold and files]
+    /// What to measure: latency, bandwidth, bidirectional, allreduce, alltoall, barrier, enter, init, launch, ring, memory, cold, files, calls, fence, phases, or all; comma lists [default: the first ten]
     #[arg(
         long,
         help_heading = "How much",
@@ -41,6 +41,14 @@ pub struct Bench {
     /// What starts the ranks, without their number, as in 'mpirun --map-by core' [default: srun in a Slurm allocation, else mpirun]
     #[arg(long, help_heading = "What is compared", value_name = "WORDS")]
     pub launcher: Option<String>,
+    /// Our own ways to enter the image: userns, setuid, plugin, bridge; comma list [default: all that are there, without the bridge where none is needed]
+    #[arg(
+        long,
+        help_heading = "What is compared",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub enter: Vec<String>,
     /// One more way to enter the image, as in 'bwrap=bwrap --ro-bind {image} / --dev /dev --proc /proc --bind /tmp /tmp {program}'; {launcher} may stand in front, for launchers with options of their own; repeatable
     #[arg(
         long,
@@ -49,7 +57,7 @@ pub struct Bench {
         allow_hyphen_values = true
     )]
     pub way: Vec<String>,
-    /// Compare with these, where they are installed: bwrap, ch-run, apptainer; comma list
+    /// Compare with these, where they are installed: bwrap, ch-run, apptainer, or found for those that are; comma list
     #[arg(
         long,
         help_heading = "What is compared",
@@ -68,6 +76,14 @@ pub struct Bench {
     /// Run by root: do the part of ordinary users as USER, beside root's
     #[arg(long = "as", help_heading = "What is compared", value_name = "USER")]
     pub as_user: Option<String>,
+    /// The compiler of the host's MPI, that which belongs to the launcher
+    #[arg(
+        long,
+        help_heading = "What is compared",
+        value_name = "PROGRAM",
+        default_value = "mpicc"
+    )]
+    pub mpicc: String,
     /// The host's compiled programs, in a directory, instead of compiling them with its mpicc
     #[arg(long, help_heading = "What is compared", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub host_program: Option<PathBuf>,
@@ -81,9 +97,12 @@ pub struct Bench {
     /// Write all samples to FILE, - for standard output
     #[arg(long, help_heading = "What comes out", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
-    /// Show what is in FILE, as --json or --out wrote it, instead of measuring
+    /// Show what is in FILE, as --json or --out wrote it, instead of measuring; repeatable
     #[arg(long, help_heading = "What comes out", value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["images", "compare"])]
-    pub from: Option<PathBuf>,
+    pub from: Vec<PathBuf>,
+    /// Print what was promised, what was found and whether that keeps it, as a table in Markdown, instead of all figures
+    #[arg(long, help_heading = "What comes out")]
+    pub targets: bool,
     /// Say what differs between two such files
     #[arg(long, help_heading = "What comes out", num_args = 2, value_names = ["A", "B"], value_hint = ValueHint::FilePath, conflicts_with_all = ["images", "from"])]
     pub compare: Vec<PathBuf>,

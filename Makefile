@@ -91,10 +91,13 @@ bench: build ## Measure beside the host and other launchers (BENCH=--quick, …)
 	@packages/install run demo test bench
 	SINGULARITY_BIN='$(BIN)' $(CARGO) run --release --locked --package peers -- $(BENCH)
 
-# Of docs/PERFORMANCE.md; as root, an ordinary user is made for it.
-figures: build ## Draw the graphs of docs/figures anew, on an idle machine (FIGURES=--quick, …)
-	@packages/install run demo test
-	SINGULARITY_BIN='$(BIN)' $(CARGO) run --release --locked --package peers -- figures $(FIGURES)
+# Of docs/PERFORMANCE.md; half an hour, on an idle machine. As root all ways of
+# entering: an ordinary user, a set-id starter and a Slurm cluster are made for it.
+figures: build plugin ## Draw the figures of docs anew and fill in their table (FIGURES=--quick, …)
+	@packages/install run demo test bench slurm
+	$(CARGO) build --release --locked --package peers
+	SINGULARITY_BIN='$(BIN)' SINGULARITY_PLUGIN='$(PLUGIN)' \
+		$$([ "$$(id -u)" != 0 ] || echo tests/privileged) '$(TARGET)/release/peers' figures $(FIGURES)
 
 cluster: build plugin ## Bring up a Slurm cluster of two nodes on this machine, until Ctrl-C
 	@packages/install run demo test slurm

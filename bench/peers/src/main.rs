@@ -50,12 +50,8 @@ enum Internal {
     /// What the measuring process does
     #[command(hide = true)]
     Measure,
-    /// Draw the graphs of docs/figures, by singularity bench
-    Figures {
-        /// Options for singularity bench
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
+    /// Draw the graphs of docs/figures and fill in the table of docs/PERFORMANCE.md
+    Figures(figures::Options),
 }
 
 /// A part of the run.
@@ -73,7 +69,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.internal {
         Some(Internal::Measure) => bench::round::serve(),
-        Some(Internal::Figures { options }) => figures::draw(options),
+        Some(Internal::Figures(options)) => figures::draw(options),
         None => measure(&options),
     };
     match done {

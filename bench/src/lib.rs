@@ -21,6 +21,7 @@ pub mod programs;
 pub mod progress;
 pub mod promises;
 pub mod round;
+pub mod rows;
 pub mod session;
 pub mod statistics;
 pub mod text;
@@ -249,12 +250,14 @@ fn measure(options: &Bench, wanted: &Wanted, quiet: bool) -> Result<Data, Error>
     ranks.sort_unstable();
     ranks.dedup();
     let is_root = nix::unistd::geteuid().is_root();
-    if wanted.has("cold") && !is_root {
-        return Err(Error::new(
-            "--measure cold",
-            "only root can drop the caches of the machine",
-        )
-        .hint("run it as root, with --as USER for the part of an ordinary user"));
+    for (word, why) in [
+        ("cold", "only root can drop the caches of the machine"),
+        ("calls", "only root can watch what others execute"),
+    ] {
+        if wanted.has(word) && !is_root {
+            return Err(Error::new(format!("--measure {word}"), why)
+                .hint("run it as root, with --as USER for the part of an ordinary user"));
+        }
     }
     for place in [options.json.as_deref(), options.out.as_deref()]
         .into_iter()
@@ -389,18 +392,18 @@ fn first_look(
     Ok(able)
 }
 
-/// Once for each way: counts do not vary.
+/// Once for each way without a server of files: counts do not vary.
 fn count_calls(data: &mut Data, entries: &[Entry], progress: &Progress) -> Result<(), Error> {
-    let is_root = nix::unistd::geteuid().is_root();
     let counted = |entry: &&Entry| {
-        let takes_rights = entry.way.entering.contains("set-id");
-        entry.way.own && !entry.is_launchers() && (is_root || !takes_rights)
+        entry.way.own
+            && !entry.is_launchers()
+            && ["none", "directory"].contains(&entry.way.format.as_str())
     };
     for entry in entries.iter().filter(counted) {
-        progress.step(&format!("counting calls: {}", entry.way.name));
+        progress.step(&format!("counting: {}", entry.way.name));
         let contender = entry.alone(std::slice::from_ref(&entry.nothing));
-        let calls = calls::count(&contender)
-            .map_err(|cause| Error::new("count calls to the kernel", cause))?;
+        let calls = calls::count(&contender, entry.image.as_deref())
+            .map_err(|cause| Error::new("count what a start takes of the kernel", cause))?;
         data.calls.push(calls);
     }
     Ok(())

@@ -15,6 +15,7 @@ use plotters::style::{FontStyle, FontTransform};
 use crate::data::{Data, Measure};
 use crate::figures::{bytes, figures, Figure};
 use crate::progress::brief;
+use crate::rows;
 
 /// A graph.
 #[derive(Debug)]
@@ -29,12 +30,13 @@ pub struct Graph {
     pub png: Vec<u8>,
 }
 
-/// Of the SVG, in pixels; the PNG has [`FINER`] times as many.
+/// Of a graph with lines.
 const SIZE: (u32, u32) = (900, 700);
-const FINER: u32 = 2;
+/// See [`Picture`].
+pub const FINER: u32 = 2;
 
 /// Okabe and Ito's palette, 2008: to be told apart by everybody; the host is black.
-const COLOURS: [RGBColor; 8] = [
+const COLOURS: [RGBColor; 11] = [
     RGBColor(0, 0, 0),
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -43,6 +45,9 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(86, 180, 233),
     RGBColor(230, 159, 0),
     RGBColor(120, 120, 120),
+    RGBColor(110, 60, 30),
+    RGBColor(110, 70, 170),
+    RGBColor(160, 160, 40),
 ];
 
 /// All graphs that a run has figures for.
@@ -54,12 +59,21 @@ pub fn all(data: &Data) -> Vec<Graph> {
         Measure::Allreduce,
         Measure::Alltoall,
         Measure::Init,
+        Measure::Reach,
         Measure::Launch,
         Measure::Memory,
+        Measure::Fence,
+        Measure::Seat,
+        Measure::Enter,
+        Measure::Ring,
+        Measure::Cold,
     ];
     measures
         .into_iter()
-        .filter_map(|measure| graph(data, measure))
+        .filter_map(|measure| match measure {
+            Measure::Enter | Measure::Ring | Measure::Cold => rows::graph(data, measure),
+            _ => graph(data, measure),
+        })
         .collect()
 }
 
@@ -71,6 +85,49 @@ fn graph(data: &Data, measure: Measure) -> Option<Graph> {
         svg: drawing.svg(),
         png: drawing.png(),
     })
+}
+
+/// What can be drawn at any fineness.
+pub trait Picture {
+    /// Of the SVG, in pixels; the PNG has [`FINER`] times as many.
+    fn size(&self) -> (u32, u32);
+
+    /// Draws it on an area that is so many times as fine as the SVG.
+    ///
+    /// # Errors
+    /// The area cannot be drawn on.
+    fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        scale: f64,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>;
+
+    /// As SVG.
+    fn svg(&self) -> String {
+        register_font();
+        let mut text = String::new();
+        {
+            let area = SVGBackend::with_string(&mut text, self.size()).into_drawing_area();
+            // Into a String nothing fails to be written.
+            let _ = self.draw(&area, 1.0);
+            let _ = area.present();
+        }
+        text
+    }
+
+    /// As PNG.
+    fn png(&self) -> Vec<u8> {
+        register_font();
+        let (width, height) = (self.size().0 * FINER, self.size().1 * FINER);
+        let mut pixels = vec![255; (width * height * 3) as usize];
+        {
+            let backend = BitMapBackend::with_buffer(&mut pixels, (width, height));
+            let area = backend.into_drawing_area();
+            let _ = self.draw(&area, f64::from(FINER));
+            let _ = area.present();
+        }
+        encode(&pixels, width, height)
+    }
 }
 
 /// One way's line.
@@ -136,11 +193,12 @@ impl Drawing {
             .max()?;
         Some(Self {
             title: measure.title().to_owned(),
-            below: format!(
-                "{}, Linux {}; {}; medians of {rounds} rounds, bands hold the true one in 95 of 100 cases",
-                data.machine.processor, data.machine.kernel, data.launcher.version
-            ),
-            x_label: if measure.by_bytes() { "size of a message" } else { "ranks" },
+            below: below(data, rounds),
+            x_label: if measure.by_bytes() {
+                "size of a message"
+            } else {
+                "ranks"
+            },
             y_label: format!("{}, {}", short_name(measure), measure.unit()),
             logarithmic: measure.by_bytes(),
             x_ticks,
@@ -151,84 +209,6 @@ impl Drawing {
     fn alternative(&self) -> String {
         let names: Vec<&str> = self.lines.iter().map(|line| line.name.as_str()).collect();
         format!("{} over {}: {}", self.title, self.x_label, names.join(", "))
-    }
-
-    fn svg(&self) -> String {
-        let mut text = String::new();
-        {
-            let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-            // Into a String nothing fails to be written.
-            let _ = self.draw(&area, 1.0);
-            let _ = area.present();
-        }
-        text
-    }
-
-    fn png(&self) -> Vec<u8> {
-        let (width, height) = (SIZE.0 * FINER, SIZE.1 * FINER);
-        let mut pixels = vec![255; (width * height * 3) as usize];
-        {
-            let backend = BitMapBackend::with_buffer(&mut pixels, (width, height));
-            let area = backend.into_drawing_area();
-            let _ = self.draw(&area, f64::from(FINER));
-            let _ = area.present();
-        }
-        encode(&pixels, width, height)
-    }
-
-    fn draw<B: DrawingBackend>(
-        &self,
-        area: &DrawingArea<B, Shift>,
-        scale: f64,
-    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
-        register_font();
-        area.fill(&WHITE)?;
-        let pen = Pen { area, scale };
-        let (width, height) = (f64::from(SIZE.0), f64::from(SIZE.1));
-        let middle = HPos::Center;
-        pen.text(
-            &self.title,
-            (width / 2.0, 24.0),
-            22.0,
-            middle,
-            FontTransform::None,
-        )?;
-        pen.text(
-            &self.below,
-            (width / 2.0, 47.0),
-            12.5,
-            middle,
-            FontTransform::None,
-        )?;
-        let has_ratios = self
-            .lines
-            .iter()
-            .any(|line| line.figures.iter().any(|f| f.ratio.is_some()));
-        let bottom = height - 62.0;
-        let split = if has_ratios { 0.66 } else { 1.0 };
-        let upper = Panel {
-            left: 84.0,
-            right: width - 24.0,
-            top: 66.0,
-            bottom: 66.0 + (bottom - 66.0) * split - if has_ratios { 12.0 } else { 0.0 },
-        };
-        self.draw_figures(&pen, &upper, !has_ratios)?;
-        if has_ratios {
-            let lower = Panel {
-                top: upper.bottom + 24.0,
-                bottom,
-                ..upper
-            };
-            self.draw_ratios(&pen, &lower)?;
-        }
-        self.draw_legend(&pen, &upper)?;
-        pen.text(
-            self.x_label,
-            (width / 2.0, height - 16.0),
-            15.0,
-            middle,
-            FontTransform::None,
-        )
     }
 
     fn x_range(&self) -> (f64, f64) {
@@ -407,6 +387,62 @@ impl Drawing {
     }
 }
 
+impl Picture for Drawing {
+    fn size(&self) -> (u32, u32) {
+        SIZE
+    }
+
+    fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        scale: f64,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        area.fill(&WHITE)?;
+        let pen = Pen { area, scale };
+        let (width, height) = (f64::from(SIZE.0), f64::from(SIZE.1));
+        pen.heading(&self.title, &self.below, width)?;
+        let has_ratios = self
+            .lines
+            .iter()
+            .any(|line| line.figures.iter().any(|f| f.ratio.is_some()));
+        let bottom = height - 62.0;
+        let split = if has_ratios { 0.66 } else { 1.0 };
+        let upper = Panel {
+            left: 84.0,
+            right: width - 24.0,
+            top: 66.0,
+            bottom: 66.0 + (bottom - 66.0) * split - if has_ratios { 12.0 } else { 0.0 },
+        };
+        self.draw_figures(&pen, &upper, !has_ratios)?;
+        if has_ratios {
+            let lower = Panel {
+                top: upper.bottom + 24.0,
+                bottom,
+                ..upper
+            };
+            self.draw_ratios(&pen, &lower)?;
+        }
+        self.draw_legend(&pen, &upper)?;
+        pen.text(
+            self.x_label,
+            (width / 2.0, height - 16.0),
+            15.0,
+            HPos::Center,
+            FontTransform::None,
+        )
+    }
+}
+
+/// What a graph says of where its figures come from.
+pub fn below(data: &Data, rounds: usize) -> String {
+    // The numbers of a kernel's release; what builders add says nothing here.
+    let kernel = data.machine.kernel.split('-').next().unwrap_or_default();
+    format!(
+        "{}, Linux {kernel}; {}; medians of {rounds} rounds, bands hold the true one in 95 of 100 cases",
+        data.machine.processor, data.launcher.version
+    )
+}
+
 fn short_name(measure: Measure) -> &'static str {
     match measure {
         Measure::Latency => "latency",
@@ -420,33 +456,54 @@ fn short_name(measure: Measure) -> &'static str {
 
 /// A part of the picture, in pixels of the SVG.
 #[derive(Debug, Clone, Copy)]
-struct Panel {
-    left: f64,
-    right: f64,
-    top: f64,
-    bottom: f64,
+pub struct Panel {
+    /// Its left edge.
+    pub left: f64,
+    /// Its right edge.
+    pub right: f64,
+    /// Its upper edge.
+    pub top: f64,
+    /// Its lower edge.
+    pub bottom: f64,
 }
 
 /// Draws in pixels of the SVG on areas of any fineness.
-struct Pen<'a, B: DrawingBackend> {
-    area: &'a DrawingArea<B, Shift>,
-    scale: f64,
+pub struct Pen<'a, B: DrawingBackend> {
+    /// What is drawn on.
+    pub area: &'a DrawingArea<B, Shift>,
+    /// How many times it is as fine as the SVG.
+    pub scale: f64,
 }
 
 impl<B: DrawingBackend> Pen<'_, B> {
-    fn pixel(&self, x: f64, y: f64) -> (i32, i32) {
+    /// What a picture is of, and where that comes from.
+    pub fn heading(
+        &self,
+        title: &str,
+        below: &str,
+        width: f64,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        let middle = width / 2.0;
+        let turned = || FontTransform::None;
+        self.text(title, (middle, 24.0), 22.0, HPos::Center, turned())?;
+        self.text(below, (middle, 47.0), 12.5, HPos::Center, turned())
+    }
+
+    /// A place in pixels of the area.
+    pub fn pixel(&self, x: f64, y: f64) -> (i32, i32) {
         (
             (x * self.scale).round() as i32,
             (y * self.scale).round() as i32,
         )
     }
 
-    fn thick(&self, width: f64) -> u32 {
+    /// A stroke's width in pixels of the area.
+    pub fn thick(&self, width: f64) -> u32 {
         (width * self.scale).round().max(1.0) as u32
     }
 
     /// Text at a place, vertically in the middle of it.
-    fn text(
+    pub fn text(
         &self,
         text: &str,
         (x, y): (f64, f64),
@@ -464,7 +521,7 @@ impl<B: DrawingBackend> Pen<'_, B> {
     }
 
     /// A mark of a line's own shape.
-    fn mark(
+    pub fn mark(
         &self,
         style: usize,
         place: (i32, i32),
@@ -495,7 +552,8 @@ impl<B: DrawingBackend> Pen<'_, B> {
         }
     }
 
-    fn plot<'b>(&'b self, panel: &'b Panel, x: (f64, f64), y: (f64, f64)) -> Plot<'b, B> {
+    /// A panel's two scales.
+    pub fn plot<'b>(&'b self, panel: &'b Panel, x: (f64, f64), y: (f64, f64)) -> Plot<'b, B> {
         Plot {
             pen: self,
             panel,
@@ -506,7 +564,7 @@ impl<B: DrawingBackend> Pen<'_, B> {
 }
 
 /// A panel with its two scales.
-struct Plot<'a, B: DrawingBackend> {
+pub struct Plot<'a, B: DrawingBackend> {
     pen: &'a Pen<'a, B>,
     panel: &'a Panel,
     x: (f64, f64),
@@ -514,7 +572,8 @@ struct Plot<'a, B: DrawingBackend> {
 }
 
 impl<B: DrawingBackend> Plot<'_, B> {
-    fn place(&self, x: f64, y: f64) -> (f64, f64) {
+    /// A point in pixels of the SVG.
+    pub fn place(&self, x: f64, y: f64) -> (f64, f64) {
         let part = |value: f64, (low, high): (f64, f64)| (value - low) / (high - low);
         let panel = self.panel;
         (
@@ -528,7 +587,8 @@ impl<B: DrawingBackend> Plot<'_, B> {
         self.pen.pixel(x, y)
     }
 
-    fn path(
+    /// Straight lines through points.
+    pub fn path(
         &self,
         points: &[(f64, f64)],
         style: ShapeStyle,
@@ -570,11 +630,13 @@ impl<B: DrawingBackend> Plot<'_, B> {
     }
 }
 
-fn colour(style: usize) -> RGBColor {
+/// A line's colour.
+pub fn colour(style: usize) -> RGBColor {
     COLOURS[style % COLOURS.len()]
 }
 
-fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
+/// The least and the greatest.
+pub fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let finite = values.filter(|value| value.is_finite());
     let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
@@ -605,7 +667,7 @@ fn decades(low: f64, high: f64) -> Vec<(f64, String)> {
 }
 
 /// Some five round numbers between two.
-fn steps(low: f64, high: f64) -> Vec<(f64, String)> {
+pub fn steps(low: f64, high: f64) -> Vec<(f64, String)> {
     let rough = (high - low) / 5.0;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0]

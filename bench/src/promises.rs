@@ -92,13 +92,16 @@ fn of_way(data: &Data, way: &Way) -> Vec<Promise> {
     all
 }
 
-/// Over the bridge the host's own MPI is what it is compared with.
+/// Over the bridge: where the host's MPI is of the same kind, what that takes.
 fn of_bridge(data: &Data, way: &Way) -> Vec<Promise> {
     let mut all = Vec::new();
-    all.extend(worst(data, Measure::Latency, way, LATENCY_BRIDGED));
-    for figure in figures(data, Measure::Init, way) {
-        let what = format!("time to the end of MPI_Init, {} ranks", figure.x);
-        all.extend(at_most(&what, way, &figure, INIT_BRIDGED));
+    let kind = |way: &Way| way.mpi.split([' ', ':']).next().map(str::to_owned);
+    if data.way(&way.baseline).and_then(kind) == kind(way) {
+        all.extend(worst(data, Measure::Latency, way, LATENCY_BRIDGED));
+        for figure in figures(data, Measure::Init, way) {
+            let what = format!("time to the end of MPI_Init, {} ranks", figure.x);
+            all.extend(at_most(&what, way, &figure, INIT_BRIDGED));
+        }
     }
     for point in data.points(Measure::Reach, way) {
         let Some(later) = difference(point.samples, point.baseline) else {
@@ -114,8 +117,14 @@ fn of_bridge(data: &Data, way: &Way) -> Vec<Promise> {
             verdict: verdict(&later, point.samples.len(), SEAT * point.x),
         });
     }
+    if way.nodes < 2 {
+        return all;
+    }
     for figure in figures(data, Measure::Fence, way) {
-        let what = format!("exchange through the launcher (fence), {} ranks", figure.x);
+        let what = format!(
+            "exchange (fence) over {} nodes, {} ranks",
+            way.nodes, figure.x
+        );
         all.extend(at_most(&what, way, &figure, FENCE_BRIDGED));
     }
     all

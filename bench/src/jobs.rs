@@ -137,6 +137,9 @@ pub struct Site {
     pub quick: bool,
     /// Names of processes that the host's own jobs have beside their ranks.
     pub usual: BTreeSet<String>,
+    /// Whether nothing is measured but exchanges through the launcher, which need
+    /// no MPI that works.
+    pub without_mpi: bool,
 }
 
 impl Site {
@@ -173,7 +176,7 @@ impl Site {
     /// What `singularity exec --timing` says of the ranks: the median of each phase
     /// that is not the same for every program.
     fn phases(&self, entry: &Entry, ranks: u32) -> Result<Vec<Sample>, String> {
-        let words = [entry.program("mpi-bench"), "job".to_owned()];
+        let words = self.first_words(entry);
         let Some(contender) = entry.with_phases(&self.launcher, ranks, &words) else {
             return Ok(Vec::new());
         };
@@ -212,8 +215,12 @@ impl Site {
     /// # Errors
     /// It did not run, or its ranks are strangers.
     pub fn look(&self, entry: &Entry) -> Result<Told, String> {
-        let words = [entry.program("mpi-bench"), "job".to_owned()];
-        let told = read_job(&self.output(entry, 2, &words)?.1);
+        let words = self.first_words(entry);
+        let text = self.output(entry, 2, &words)?.1;
+        let told = match self.without_mpi {
+            true => read_nodes(&text),
+            false => read_job(&text),
+        };
         match told.ranks {
             2 => Ok(told),
             0 => Err(format!("{}: the program told nothing", entry.way.name)),
@@ -222,6 +229,11 @@ impl Site {
                 entry.way.name
             )),
         }
+    }
+
+    fn first_words(&self, entry: &Entry) -> [String; 2] {
+        let word = if self.without_mpi { "fence" } else { "job" };
+        [entry.program("mpi-bench"), word.to_owned()]
     }
 
     /// The limit of one job: what none takes that does not hang.
@@ -482,6 +494,20 @@ fn read_figures(text: &str, ranks: u32) -> Vec<Sample> {
         .collect()
 }
 
+/// Of an exchange, in which every rank tells its node.
+fn read_nodes(text: &str) -> Told {
+    let nodes: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("node "))
+        .collect();
+    let different: BTreeSet<&str> = nodes.iter().copied().collect();
+    Told {
+        ranks: u32::try_from(nodes.len()).unwrap_or(0),
+        nodes: u32::try_from(different.len()).unwrap_or(0),
+        ..Told::default()
+    }
+}
+
 fn read_job(text: &str) -> Told {
     let value = |name: &str| {
         text.lines()
@@ -528,5 +554,7 @@ mod tests {
         assert_eq!((told.ranks, told.nodes), (2, 1));
         assert_eq!(told.cma, "no: Operation not permitted");
         assert_eq!(read_job(""), Told::default());
+        let told = read_nodes("node c1\nnode c2\nfence 0 712.5\nnode c1\n");
+        assert_eq!((told.ranks, told.nodes), (3, 2));
     }
 }

@@ -206,6 +206,11 @@ impl Wanted {
         self.words.contains(word)
     }
 
+    /// Whether it is nothing but exchanges through the launcher.
+    fn is_without_mpi(&self) -> bool {
+        self.point.is_empty() && self.together.is_empty() && self.words.iter().eq(&["fence"])
+    }
+
     /// The jobs that tell it.
     fn jobs(&self, ranks: &[u32]) -> Vec<Job> {
         let mut jobs = Vec::new();
@@ -297,8 +302,9 @@ fn measure(options: &Bench, wanted: &Wanted, quiet: bool) -> Result<Data, Error>
         most: options.most,
         quick: options.quick,
         usual: BTreeSet::new(),
+        without_mpi: wanted.is_without_mpi(),
     };
-    let taking_part = first_look(&mut data, &mut site, &entries, &mut progress)?;
+    let taking_part = first_look(wanted, &mut data, &mut site, &entries, &mut progress)?;
     if wanted.has("files") {
         count_files(&mut data, &site, &taking_part, &ranks, &progress)?;
     }
@@ -345,6 +351,7 @@ fn may_write(place: &Path) -> Result<(), Error> {
 /// Every way runs a job that tells what it is, which fills the caches too. Who
 /// cannot do that takes no part; the host must, and ours.
 fn first_look(
+    wanted: &Wanted,
     data: &mut Data,
     site: &mut Site,
     entries: &[Entry],
@@ -374,7 +381,7 @@ fn first_look(
                 continue;
             }
         };
-        if entry.way.is_host() {
+        if entry.way.is_host() && wanted.has("memory") {
             site.look_at_host(entry)
                 .map_err(|cause| Error::new("run a first job of two ranks", cause))?;
         }

@@ -229,11 +229,7 @@ impl Drawing {
         panel: &Panel,
         with_ticks: bool,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
-        let scale = if self.logarithmic {
-            f64::log10
-        } else {
-            |y: f64| y
-        };
+        let scale = |y: f64| self.scaled(y);
         let all = self.lines.iter().flat_map(|line| &line.figures);
         let (low, high) = bounds(all.flat_map(|f| [f.median.low, f.median.high]).map(scale));
         let (low, high, ticks) = match self.logarithmic {
@@ -264,7 +260,15 @@ impl Drawing {
                 &of(|f| f.median.high),
             )?;
         }
-        Ok(())
+        self.draw_legend(&plot)
+    }
+
+    /// A figure as the upper panel counts it.
+    fn scaled(&self, figure: f64) -> f64 {
+        match self.logarithmic {
+            true => figure.log10(),
+            false => figure,
+        }
     }
 
     fn draw_ratios<B: DrawingBackend>(
@@ -348,12 +352,12 @@ impl Drawing {
             .text(y_label, place, 15.0, HPos::Center, FontTransform::Rotate270)
     }
 
-    /// In the upper left corner, which is empty where lines rise.
+    /// In the corner that fewest points are in.
     fn draw_legend<B: DrawingBackend>(
         &self,
-        pen: &Pen<'_, B>,
-        panel: &Panel,
+        plot: &Plot<'_, B>,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        let (pen, panel) = (plot.pen, plot.panel);
         let step = 20.0;
         let longest = self
             .lines
@@ -361,8 +365,32 @@ impl Drawing {
             .map(|line| line.name.chars().count())
             .max();
         let width = 62.0 + 7.6 * longest.unwrap_or(0) as f64;
-        let (left, top) = (panel.left + 10.0, panel.top + 10.0);
         let height = step * self.lines.len() as f64 + 10.0;
+        let points: Vec<(f64, f64)> = self
+            .lines
+            .iter()
+            .flat_map(|line| &line.figures)
+            .map(|f| plot.place(f.x.log2(), self.scaled(f.median.value)))
+            .collect();
+        let (right, bottom) = (panel.right - width - 10.0, panel.bottom - height - 10.0);
+        let hidden = |(left, top): (f64, f64)| {
+            let within = |(x, y): &&(f64, f64)| {
+                (left - 8.0..left + width + 8.0).contains(x)
+                    && (top - 8.0..top + height + 8.0).contains(y)
+            };
+            points.iter().filter(within).count()
+        };
+        let (near_left, near_top) = (panel.left + 10.0, panel.top + 10.0);
+        let places = [
+            (near_left, near_top),
+            (right, bottom),
+            (right, near_top),
+            (near_left, bottom),
+        ];
+        let (left, top) = places
+            .into_iter()
+            .min_by_key(|place| hidden(*place))
+            .unwrap_or((near_left, near_top));
         let corners = [pen.pixel(left, top), pen.pixel(left + width, top + height)];
         pen.area
             .draw(&Rectangle::new(corners, WHITE.mix(0.85).filled()))?;
@@ -422,7 +450,6 @@ impl Picture for Drawing {
             };
             self.draw_ratios(&pen, &lower)?;
         }
-        self.draw_legend(&pen, &upper)?;
         pen.text(
             self.x_label,
             (width / 2.0, height - 16.0),

@@ -16,7 +16,7 @@
  *     fence          an exchange among all ranks through the launcher, without MPI;
  *                    alone
  *
- * All output is rank 0's: lines of "measure bytes figure" or "word value".
+ * All output is rank 0's but for fence's "node NAME": lines of "measure bytes figure" or "word value".
  * Status 1 for what went wrong, 2 for a wrong word.
  */
 #define _POSIX_C_SOURCE 200809L

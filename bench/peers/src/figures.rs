@@ -378,10 +378,11 @@ fn bridge_hydra(stage: &Stage) -> Command {
 /// Only what the launcher does: Debian's MPICH over UCX does not always come to the
 /// end of MPI_Finalize where hosts share a kernel.
 fn two_nodes(stage: &Stage) -> Command {
-    let mut command = stage.allocated(2, "fence,phases", "4,8");
-    command
-        .args(["--enter", "userns,bridge"])
-        .arg(Image::OpenMpiBookworm.directory());
+    let mut command = stage.allocated(2, "fence", "4,8");
+    command.args(["--enter", "userns,bridge"]).args([
+        Image::OpenMpiBookworm.directory(),
+        Image::MpichBookworm.directory(),
+    ]);
     command
 }
 
@@ -391,7 +392,10 @@ fn two_nodes_pmi2(stage: &Stage) -> Command {
         .args(["--launcher", "srun --mpi=pmi2", "--mpicc"])
         .arg(Mpi::mpich().compiler())
         .args(["--enter", "userns"])
-        .arg(Image::OpenMpiBookworm.directory());
+        .args([
+            Image::MpichBookworm.directory(),
+            Image::OpenMpiBookworm.directory(),
+        ]);
     command
 }
 

@@ -13,6 +13,9 @@ use crate::host::{Host, Interface, Launcher};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+#[cfg(test)]
+mod documented;
+
 /// One change to the environment of the program in the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

@@ -44,6 +44,8 @@
 
 mod detect;
 mod directories;
+#[cfg(test)]
+mod document;
 mod environment;
 mod facts;
 mod host;

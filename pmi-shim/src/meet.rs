@@ -8,6 +8,9 @@ use crate::facts::{Choice, Client, Facts, Family, Mpi, Program};
 use crate::host::{Host, Interface, Launcher, Wire1};
 use crate::seat::AppInterface;
 
+#[cfg(test)]
+mod documented;
+
 /// How they come together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meeting {

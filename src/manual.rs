@@ -563,8 +563,32 @@ How an image is entered depends on who runs it: an ordinary user has a user name
 and FUSE for image files; for root the kernel mounts.
 .B \-\-as
 compares both in one run.
+Where the set-id starter is installed a user enters by it too, and under an
+.B srun
+that has the plugin the plugin does;
+.B \-\-enter
+says which of these to compare.
+.B \-\-enter bridge
+puts the bridge between a launcher and an MPI that could do without it.
 Other launchers are added by
 .BR \-\-peers " or " \-\-way .
+.PP
+.B \-\-measure fence
+times what launchers do for MPI libraries, without any MPI;
+.B phases
+what a rank takes to find out its program's MPI and to get a seat at the bridge, as
+.B singularity exec \-\-timing
+tells it;
+.B calls
+counts, by
+.BR fanotify (7)
+and only for root, the programs that one start executes;
+.B cold
+times first starts after the caches were dropped.
+.B \-\-targets
+prints what was promised and what was found as a table in Markdown, of several
+.B \-\-from
+too.
 .PP
 .B \-\-measure files
 counts, by
@@ -580,6 +604,7 @@ singularity bench \-\-minutes 30 \-\-most 16M \-\-out report app/ app.sqfs
 singularity bench \-\-peers bwrap,ch\-run app/
 singularity bench \-\-compare before.json after.json
 salloc \-N2 singularity bench \-\-json two\-nodes.json app.sqfs
+singularity bench \-\-enter userns,bridge \-\-measure init,phases,memory app/
 .EE
 "##,
 };

@@ -175,6 +175,7 @@ pub fn all(options: &Bench, launcher: &Launcher) -> Result<Vec<Entry>, Error> {
     let store = Store::open(myself.is_root)?;
     let exec = exec_words(options)?;
     let enters = Enters::of(options, launcher, &exec[0])?;
+    let peers = peers(&options.peers)?;
     let host_programs = match &options.host_program {
         Some(directory) => given_programs("--host-program", directory)?,
         None => store.for_host(&options.mpicc)?,
@@ -212,15 +213,8 @@ pub fn all(options: &Bench, launcher: &Launcher) -> Result<Vec<Entry>, Error> {
         if who.is_root && whos.len() > 1 {
             continue;
         }
-        let names = options.peers.iter().flat_map(|name| match name.as_str() {
-            "found" => PEERS
-                .into_iter()
-                .filter(|name| on_path(name).is_some())
-                .collect(),
-            name => vec![name],
-        });
-        for name in names {
-            entries.extend(maker.peer(name, &images)?);
+        for name in &peers {
+            entries.extend(maker.peer(name, &images));
         }
         for text in &options.way {
             entries.extend(maker.typed(text, &images)?);
@@ -232,6 +226,30 @@ pub fn all(options: &Bench, launcher: &Launcher) -> Result<Vec<Entry>, Error> {
 
 /// Peers whose words are known.
 const PEERS: [&str; 3] = ["bwrap", "ch-run", "apptainer"];
+
+/// The peers that are asked for, each of which has to be there.
+fn peers(names: &[String]) -> Result<Vec<&'static str>, Error> {
+    let mut all = Vec::new();
+    for name in names {
+        let step = || format!("--peers {name}");
+        let known = PEERS.into_iter().find(|known| known == name);
+        match known {
+            _ if name == "found" => {
+                all.extend(PEERS.into_iter().filter(|name| on_path(name).is_some()));
+            }
+            Some(known) if on_path(known).is_some() => all.push(known),
+            Some(_) => {
+                return Err(Error::new(step(), "it is not on PATH")
+                    .hint("install it, or leave it out; found takes those that are there"))
+            }
+            None => {
+                return Err(Error::new(step(), "not one that is known")
+                    .hint("bwrap, ch-run, apptainer; for others --way 'NAME=… {image} {program}'"))
+            }
+        }
+    }
+    Ok(all)
+}
 
 /// A way of entering of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -489,7 +507,7 @@ impl Maker<'_> {
     }
 
     /// A peer with every image that it can take.
-    fn peer(&self, name: &str, images: &[Given]) -> Result<Vec<Entry>, Error> {
+    fn peer(&self, name: &str, images: &[Given]) -> Vec<Entry> {
         let home = self
             .who
             .variables
@@ -531,26 +549,14 @@ impl Maker<'_> {
                 Template::new(["ch-run", "--home", "{image}", "--", "{program}"]),
                 false,
             ),
-            "apptainer" => (
+            _ => (
                 Template::new(["apptainer", "--silent", "exec", "{image}", "{program}"]),
                 true,
             ),
-            _ => {
-                return Err(
-                    Error::new(format!("--peers {name}"), "not one that is known").hint(
-                        "bwrap, ch-run, apptainer; for others --way 'NAME=… {image} {program}'",
-                    ),
-                )
-            }
         };
-        if on_path(name).is_none() {
-            return Err(Error::new(format!("--peers {name}"), "it is not on PATH")
-                .hint("install it, or leave it out"));
-        }
         let fit = images.iter().filter(|given| given.is_directory || files);
-        Ok(fit
-            .map(|given| self.foreign(name, &template, given))
-            .collect())
+        fit.map(|given| self.foreign(name, &template, given))
+            .collect()
     }
 
     /// What a launcher lacks that cannot add /etc/hosts to a read-only image:

@@ -1,6 +1,7 @@
 //! Real MPI programs in real images under real launchers, as ordinary users
 //! start them.
 
+mod bench;
 mod bridge;
 mod bridge_ends;
 mod check;

@@ -371,6 +371,11 @@ fn first_look(
                     false => format!("{first}: {}", rest.join("; ")),
                 };
                 let words = entry.way.words.replace("{launcher}", "LAUNCHER");
+                let image = entry
+                    .image
+                    .as_deref()
+                    .map(|image| Shown::new(image).to_string());
+                let words = words.replace("{image}", &image.unwrap_or_default());
                 return Err(Error::new("run a first job of two ranks", cause)
                     .hint(format!("try it by hand: {words}")));
             }

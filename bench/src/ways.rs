@@ -451,8 +451,11 @@ impl Maker<'_> {
     }
 
     fn of_image(&self, name: &str, template: &Template, given: &Given) -> Entry {
+        // What is stored names no places.
+        let words = template.line();
         let template = template.with_image(&given.path.display().to_string());
         let mut entry = self.entry(name, template);
+        entry.way.words = words;
         entry.way.format = given.format.clone();
         entry.way.bytes = given.bytes;
         entry.programs = given.programs.clone();
@@ -489,6 +492,7 @@ impl Maker<'_> {
             Enter::Bridge => (format!("{name}, bridge"), format!("{entering}, bridge")),
             _ => (name, entering.to_owned()),
         };
+        let exec_name = exec.first().cloned().unwrap_or_default();
         let ends = ["{image}", "{program}"];
         let exec = || exec.iter().map(String::as_str).chain(option);
         let template = match enter {
@@ -499,6 +503,7 @@ impl Maker<'_> {
         };
         let mut entry = self.of_image(&name, &template, given);
         entry.way.entering = entering;
+        entry.way.words = entry.way.words.replace(&exec_name, "singularity");
         if enter != Enter::Plugin {
             let phases = Template::new(exec().chain(["--timing"]).chain(ends));
             entry.phases = Some(phases.with_image(&given.path.display().to_string()));
@@ -555,8 +560,12 @@ impl Maker<'_> {
             ),
         };
         let fit = images.iter().filter(|given| given.is_directory || files);
-        fit.map(|given| self.foreign(name, &template, given))
-            .collect()
+        let entry = |given| {
+            let mut entry = self.foreign(name, &template, given);
+            entry.way.words = entry.way.words.replace(&home, "$HOME");
+            entry
+        };
+        fit.map(entry).collect()
     }
 
     /// What a launcher lacks that cannot add /etc/hosts to a read-only image:

@@ -60,6 +60,10 @@ fn a_short_run_measures_every_way_and_writes_its_report() {
     ] {
         assert!(out.join(file).is_file(), "no {file}");
     }
+    let data = std::fs::read_to_string(out.join("data.json")).expect("it is a text");
+    for secret in [image, user.name()] {
+        assert!(!data.contains(secret), "{secret} is stored");
+    }
     // Compiled programs are kept; nothing else is.
     std::fs::remove_dir_all(user.home().join(".cache/singularity/bench"))
         .expect("compiled programs are kept");

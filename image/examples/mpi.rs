@@ -30,6 +30,7 @@ fn main() -> std::io::Result<()> {
             path: OsStr::new(path),
             library_path: library_path.as_deref(),
             directory: Path::new("/"),
+            at_terminal: false,
             depth,
         };
         let start = Instant::now();

@@ -5,6 +5,7 @@
 //! decides by itself, or starts anything.
 
 use std::ffi::{OsStr, OsString};
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use image::mpi::{self, Depth, ProgramMpi, Question, Root};
@@ -37,6 +38,7 @@ pub fn program_here(words: &[OsString], environment: &Environment, depth: Depth)
             path: &path,
             library_path: library_path.as_deref(),
             directory: &directory,
+            at_terminal: std::io::stdin().is_terminal(),
             depth,
         },
     )
@@ -49,6 +51,9 @@ pub fn program_in(root: &Root, question: &Question<'_>) -> Program {
         ProgramMpi::With(mpi) => Program::With(described(&mpi)),
         ProgramMpi::Unknown(candidates) => {
             Program::Perhaps(candidates.iter().map(described).collect())
+        }
+        ProgramMpi::Unlikely(candidates) => {
+            Program::Hardly(candidates.iter().map(described).collect())
         }
     }
 }

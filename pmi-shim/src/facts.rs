@@ -53,8 +53,11 @@ pub enum Program {
     Without,
     /// It is linked with this one.
     With(Mpi),
-    /// It is a shell, an interpreter, or was not looked at; these are in the image.
+    /// It is an interpreter, a shell that hides what it executes, or was not looked at;
+    /// these are in the image.
     Perhaps(Vec<Mpi>),
+    /// It is a shell whose words name no program with MPI; these are in the image.
+    Hardly(Vec<Mpi>),
 }
 
 impl Program {
@@ -67,7 +70,9 @@ impl Program {
         match self {
             Program::Without => false,
             Program::With(mpi) => is(mpi),
-            Program::Perhaps(candidates) => candidates.is_empty() || candidates.iter().any(is),
+            Program::Perhaps(candidates) | Program::Hardly(candidates) => {
+                candidates.is_empty() || candidates.iter().any(is)
+            }
         }
     }
 }

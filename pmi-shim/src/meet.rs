@@ -245,6 +245,12 @@ pub fn meet(host: &Host, facts: &Facts) -> Meeting {
         Program::Without => pass(PASSES),
         Program::With(mpi) => with(host, mpi, facts),
         Program::Perhaps(candidates) => perhaps(host, candidates, facts),
+        // Most steps of a shell's have nothing to do with MPI. A bridge would cost each of
+        // them its start, and show in its environment and its end.
+        Program::Hardly(_) if is_bare(host) && facts.choice != Choice::Bridge => {
+            pass("srun was asked for no MPI, and nothing that the shell is told uses it")
+        }
+        Program::Hardly(candidates) => perhaps(host, candidates, facts),
     }
 }
 
@@ -316,14 +322,15 @@ fn may_be_numbered_otherwise(host: &Host, mpi: &Mpi) -> bool {
     is_old && host.launcher == Launcher::Prrte && host.size.is_none_or(|size| size > 2)
 }
 
+/// Whether it is srun without an interface for MPI.
+fn is_bare(host: &Host) -> bool {
+    host.interfaces.first() == Some(&Interface::SlurmPmi1)
+}
+
 /// The program may use one of these, or none.
 fn perhaps(host: &Host, candidates: &[Mpi], facts: &Facts) -> Meeting {
-    // Most steps of a shell's have nothing to do with MPI. A bridge would cost each of
-    // them its start, and show in its environment and its end.
-    let is_bare = host.interfaces.first() == Some(&Interface::SlurmPmi1);
-    if is_bare && facts.choice != Choice::Bridge {
-        return pass("srun was asked for no MPI, and nothing says that the program uses it");
-    }
+    // Under srun with no interface also a single task gets its seat: Open MPI 4 refuses to
+    // be a job of one where it finds srun's variables (orte/mca/schizo/slurm).
     let meetings: Vec<_> = candidates
         .iter()
         .map(|mpi| (mpi, with(host, mpi, facts)))

@@ -233,6 +233,26 @@ fn a_shell_meets_as_the_only_mpi_of_its_image_does() {
 }
 
 #[test]
+fn without_an_interface_an_interpreter_is_bridged_and_a_plain_shell_is_not() {
+    let with_size = |size: &str, program| {
+        let host = recorded("slurm-22.05-none")
+            .with("SLURM_STEP_NUM_TASKS", size)
+            .host();
+        let facts = Facts {
+            program,
+            choice: Choice::Auto,
+            has_bridge: true,
+        };
+        short(&meet(&host, &facts))
+    };
+    let node = format!("{:?}", Bridge::Node(AppInterface::Pmix));
+    let python = || Program::Perhaps(vec![open_mpi(4)]);
+    assert_eq!(with_size("4", python()), node);
+    assert_eq!(with_size("1", python()), node);
+    assert_eq!(with_size("4", Program::Hardly(vec![open_mpi(4)])), "pass");
+}
+
+#[test]
 fn a_shell_runs_even_where_its_mpi_cannot() {
     let program = Program::Perhaps(vec![mpich()]);
     let meeting = asked("openmpi-4.1.4", program, Choice::Auto, false);

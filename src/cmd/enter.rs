@@ -416,6 +416,7 @@ fn met(request: &Request, host: &Host, plan: &plan::Plan) -> (Program, Option<St
             path: environment.get("PATH").unwrap_or_default(),
             library_path: environment.get("LD_LIBRARY_PATH"),
             directory: directory.map_or(Path::new("/"), |path| path.as_path()),
+            at_terminal: std::io::IsTerminal::is_terminal(&std::io::stdin()),
             depth: image::mpi::Depth::Thorough,
         },
     );

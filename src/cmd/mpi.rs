@@ -121,7 +121,7 @@ impl Inside {
         match &self.program {
             Program::Without => true,
             Program::With(_) => false,
-            Program::Perhaps(candidates) => candidates.is_empty(),
+            Program::Perhaps(candidates) | Program::Hardly(candidates) => candidates.is_empty(),
         }
     }
 
@@ -129,8 +129,10 @@ impl Inside {
         match &self.program {
             Program::Without => "uses no MPI".to_owned(),
             Program::With(mpi) => mpi.shown.clone(),
-            Program::Perhaps(candidates) if candidates.is_empty() => "uses no MPI".to_owned(),
-            Program::Perhaps(candidates) => {
+            Program::Perhaps(candidates) | Program::Hardly(candidates) if candidates.is_empty() => {
+                "uses no MPI".to_owned()
+            }
+            Program::Perhaps(candidates) | Program::Hardly(candidates) => {
                 let names: Vec<_> = candidates.iter().map(|mpi| mpi.shown.as_str()).collect();
                 format!("perhaps {}", names.join(", or "))
             }
@@ -181,6 +183,7 @@ fn told_inside(words: &[OsString]) -> Vec<u8> {
             path: OsStr::new(launcher::env::PATH),
             library_path: None,
             directory: &directory,
+            at_terminal: false,
             depth: Depth::Thorough,
         },
     );
@@ -188,6 +191,7 @@ fn told_inside(words: &[OsString]) -> Vec<u8> {
         Program::Without => ("without", Vec::new()),
         Program::With(mpi) => ("with", vec![mpi]),
         Program::Perhaps(candidates) => ("perhaps", candidates),
+        Program::Hardly(candidates) => ("hardly", candidates),
     };
     text.push_str(&format!("program\t{form}\n"));
     for mpi in candidates {
@@ -247,6 +251,7 @@ fn read_told(told: &[u8]) -> Inside {
     let program = match (form.as_str(), candidates.len()) {
         ("with", 1) => Program::With(candidates.remove(0)),
         ("perhaps", _) => Program::Perhaps(candidates),
+        ("hardly", _) => Program::Hardly(candidates),
         _ => Program::Without,
     };
     Inside { libraries, program }
@@ -328,7 +333,7 @@ fn advice(
         ));
     }
     if inside.is_some_and(
-        |inside| matches!(&inside.program, Program::Perhaps(candidates) if candidates.len() > 1),
+        |inside| matches!(&inside.program, Program::Perhaps(candidates) | Program::Hardly(candidates) if candidates.len() > 1),
     ) {
         advice.push("name the program: singularity mpi check IMAGE PROGRAM".to_owned());
     }

@@ -11,6 +11,7 @@ use crate::Case;
 
 pub const CASES: &[Case] = &[
     ("bridge_without_any_pmi_serves_every_layout", layouts),
+    ("bridge_serves_what_scripts_and_interpreters_start", scripts),
     ("bridge_over_pmi2_serves_open_mpi", over_pmi2),
     ("bridge_that_is_killed_ends_the_step", killed_helper),
     ("bridge_ends_the_step_with_a_killed_rank", killed_rank),
@@ -76,6 +77,74 @@ fn layouts(ground: &Ground) {
             expect_ranks(&run(ground, &options, image), on_c1, on_c2);
         }
     }
+}
+
+/// No MPI at the launcher, and none that the program names: still one world. A shell that
+/// says nothing of MPI has no helper.
+fn scripts(ground: &Ground) {
+    let shared = ground.cluster.shared().join("scripts");
+    std::fs::create_dir_all(&shared).expect("a new directory");
+    let script = |name: &str, text: &str| {
+        let path = shared.join(name);
+        std::fs::write(&path, text).expect("a new file");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("a new file can be changed");
+        path.display().to_string()
+    };
+    let inner = script("inner", "#!/bin/sh\nexec ring\n");
+    let outer = script("outer", &format!("#!/bin/sh\ncd / && {inner}\n"));
+    let hidden = script("hidden", "#!/bin/sh\nset -- ri ng\nAPP=$1$2\n$APP\n");
+    let perl = script("perl", "#!/usr/bin/env perl\nexec 'ri' . 'ng';\n");
+    let place = shared.display().to_string();
+    let bind = format!("--bind={place}");
+    let image = Image::OpenMpiBookworm;
+    let ring: [&[&str]; 6] = [
+        &["sh", "-c", "cd / && ring"],
+        &["sh", &outer],
+        &[&outer],
+        &[&hidden],
+        &[&perl],
+        &["perl", "-e", "exec 'ri' . 'ng'"],
+    ];
+    for program in ring {
+        let mut command = ground.cluster.command(&ground.user, "srun");
+        command
+            .env("UCX_TLS", "tcp,self")
+            .args(["--quiet", "-N2", "-n4", "--mpi=none"])
+            .arg(test_support::command())
+            .args(["exec", &bind])
+            .arg(image.directory())
+            .args(program);
+        let output = test_support::capture_within(LIMIT, &mut command, b"");
+        expect_ranks(&output, &[0, 1], &[2, 3]);
+    }
+    let two = ["-N2", "-n4", "--mpi=none"];
+    let words = [&two[..], &["perl", "-e", "exec 'ri' . 'ng'"]].concat();
+    expect_ranks(
+        &ground.srun_in(&image.directory(), &words),
+        &[0, 1],
+        &[2, 3],
+    );
+    // One task is a world of one, and says nothing: without its seat Open MPI 4 ends.
+    let words = [
+        "-N1",
+        "-n1",
+        "-wc1",
+        "--mpi=none",
+        "perl",
+        "-e",
+        "exec 'ri' . 'ng'",
+    ];
+    let output = ground.srun_in(&image.directory(), &words);
+    expect_ranks(&output, &[0], &[]);
+    output.quietly();
+    let words = [
+        &two[..],
+        &["sh", "-c", "echo ${PMIX_RANK-none} ${PMI_FD-none}"],
+    ]
+    .concat();
+    let output = ground.srun_in(&image.directory(), &words);
+    output.succeeded().quietly().wrote(&"none none\n".repeat(4));
 }
 
 fn over_pmi2(ground: &Ground) {

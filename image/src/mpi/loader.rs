@@ -86,6 +86,11 @@ impl<'r> Loader<'r> {
         self.root
     }
 
+    /// The directories of `LD_LIBRARY_PATH`.
+    pub fn library_path(&self) -> &[PathBuf] {
+        &self.library_path
+    }
+
     /// Takes an open program as what the search starts from.
     pub fn program(&self, path: &Path, file: File) -> Option<Object> {
         let elf = elf::describe(&FileAt::new(&file).ok()?).ok()?;

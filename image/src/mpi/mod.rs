@@ -8,6 +8,7 @@
 //! names the library in its own header, so it takes two files to know the family and
 //! the generation. [`survey()`] looks through the whole root.
 
+mod commands;
 mod known;
 mod ld_cache;
 mod loader;
@@ -145,9 +146,11 @@ pub enum ProgramMpi {
     Without,
     /// It is linked with this one.
     With(Mpi),
-    /// It is a shell or an interpreter, which may start or load a program with MPI;
-    /// these are in the root.
+    /// It is an interpreter, or a shell of which cannot be seen what it executes: it may
+    /// load an MPI or start a program with one; these are in the root.
     Unknown(Vec<Mpi>),
+    /// It is a shell whose text names no program with MPI; these are in the root.
+    Unlikely(Vec<Mpi>),
 }
 
 /// How closely to look.
@@ -170,6 +173,8 @@ pub struct Question<'a> {
     pub library_path: Option<&'a OsStr>,
     /// The working directory inside.
     pub directory: &'a Path,
+    /// Whether somebody types at it: a shell that is told nothing is a session then.
+    pub at_terminal: bool,
     /// How closely to look.
     pub depth: Depth,
 }

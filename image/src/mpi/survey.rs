@@ -98,7 +98,7 @@ pub struct Library {
 /// and path; each file once, whatever names it has.
 pub fn survey(root: &Root) -> Vec<Library> {
     let loader = Loader::new(root, None);
-    let mut found: Vec<Library> = files(&loader)
+    let mut found: Vec<Library> = files(&loader, &[])
         .into_iter()
         .filter_map(|(path, file, name)| {
             let (kind, version) = match name {
@@ -129,9 +129,9 @@ pub fn survey(root: &Root) -> Vec<Library> {
     found
 }
 
-/// The MPI libraries alone.
-pub(super) fn of_mpi(loader: &Loader<'_>, thorough: bool) -> Vec<Mpi> {
-    let mut found: Vec<Mpi> = files(loader)
+/// The MPI libraries alone, of these directories too.
+pub(super) fn of_mpi(loader: &Loader<'_>, more: &[PathBuf], thorough: bool) -> Vec<Mpi> {
+    let mut found: Vec<Mpi> = files(loader, more)
         .into_iter()
         .filter(|(_, _, name)| matches!(name, Name::Mpi(_)))
         .filter_map(|(path, file, _)| {
@@ -174,7 +174,7 @@ fn by_file_name(root: &Root, file: &File) -> Option<Version> {
 }
 
 /// The open files of all that may be such a library.
-fn files(loader: &Loader<'_>) -> Vec<(PathBuf, File, Name)> {
+fn files(loader: &Loader<'_>, more: &[PathBuf]) -> Vec<(PathBuf, File, Name)> {
     let root = loader.root();
     let mut seen = HashSet::new();
     let mut found = Vec::new();
@@ -196,8 +196,8 @@ fn files(loader: &Loader<'_>) -> Vec<(PathBuf, File, Name)> {
             take(path.into(), kind);
         }
     }
-    for directory in directories(root) {
-        let mut names = root.names(&directory);
+    for directory in directories(root).iter().chain(more) {
+        let mut names = root.names(directory);
         names.sort_unstable();
         for name in names {
             if let Some(kind) = of_interest(&name) {

@@ -3,11 +3,14 @@
 //! Owns: what shells, interpreters and wrappers make of their words, as far as it can
 //! be known without running them. Never: expands or executes; a guess is called one.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::commands;
 use super::known::base_name;
 use super::loader::Loader;
 use super::root::beginning;
@@ -17,8 +20,10 @@ use super::{of_elf, survey, Depth, Mpi, ProgramMpi, Question};
 const DEEPEST: u32 = 8;
 /// So much of a script is looked through.
 const MOST_SCRIPT: u64 = 64 << 10;
-/// So many programs that a script may start are looked at.
-const MOST_CANDIDATES: usize = 64;
+/// So many words of scripts are looked for among the programs of the root.
+const MOST_CANDIDATES: usize = 128;
+/// So many directories are searched besides the usual ones.
+const MOST_PLACES: usize = 32;
 /// So many words of a wrapper are tried as the command it executes.
 const MOST_WORDS: usize = 64;
 
@@ -58,13 +63,32 @@ fn kind(name: &OsStr) -> Kind {
 
 /// Which MPI the command uses.
 pub(super) fn judge(loader: &Loader<'_>, question: &Question<'_>) -> ProgramMpi {
-    let judge = Judge { loader, question };
+    let judge = Judge {
+        loader,
+        question,
+        tried: RefCell::default(),
+        left: Cell::new(MOST_CANDIDATES),
+    };
     judge.words(question.words, DEEPEST)
 }
 
 struct Judge<'a, 'r> {
     loader: &'a Loader<'r>,
     question: &'a Question<'a>,
+    /// Words of scripts that were looked for.
+    tried: RefCell<HashSet<OsString>>,
+    /// How many more may be.
+    left: Cell<usize>,
+}
+
+/// What a shell's text says of MPI.
+enum Told {
+    /// It names a program with this one.
+    With(Mpi),
+    /// It may use any: it names an interpreter, or hides what it executes.
+    Anything,
+    /// Its words name nothing that could use MPI.
+    Nothing,
 }
 
 impl Judge<'_, '_> {
@@ -79,24 +103,24 @@ impl Judge<'_, '_> {
         let head = beginning(&file, 256).unwrap_or_default();
         if let Some(line) = head.strip_prefix(b"#!") {
             let Some(deeper) = deeper.checked_sub(1) else {
-                return self.unknown();
+                return self.unknown(&path);
             };
             return self.words(&through_interpreter(line, &path, arguments), deeper);
         }
         if !head.starts_with(b"\x7fELF") {
             // execvp(3) has the shell read it.
-            return self.script(&file, arguments);
+            return self.script(&path, &file, arguments, deeper);
         }
         if let Some(mpi) = self.linked(&path, file) {
             return ProgramMpi::With(mpi);
         }
         match kind(base_name(program)) {
             Kind::Program => ProgramMpi::Without,
-            Kind::Shell => self.shell(arguments),
-            Kind::Interpreter => self.unknown(),
+            Kind::Shell => self.shell(&path, arguments, deeper),
+            Kind::Interpreter => self.unknown(&path),
             Kind::Wrapper => {
                 let Some(deeper) = deeper.checked_sub(1) else {
-                    return self.unknown();
+                    return self.unknown(&path);
                 };
                 let rest = (0..arguments.len().min(MOST_WORDS))
                     .filter_map(|at| arguments.get(at..))
@@ -142,63 +166,133 @@ impl Judge<'_, '_> {
     }
 
     /// A shell with these arguments.
-    fn shell(&self, arguments: &[OsString]) -> ProgramMpi {
+    fn shell(&self, shell: &Path, arguments: &[OsString], deeper: u32) -> ProgramMpi {
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
             let bytes = word.as_bytes();
             if bytes.starts_with(b"-") && !bytes.starts_with(b"--") && bytes.contains(&b'c') {
                 let text = words.next().map(|text| text.as_bytes()).unwrap_or_default();
-                return self.text(text.to_vec(), words.as_slice());
+                return self.said(shell, self.text(text, words.as_slice(), deeper));
             }
             if bytes.starts_with(b"-") || bytes.starts_with(b"+") {
                 continue;
             }
             let path = self.question.directory.join(word);
             return match self.loader.root().file(&path) {
-                Some(file) => self.script(&file, words.as_slice()),
+                Some(file) => self.script(shell, &file, words.as_slice(), deeper),
                 None => ProgramMpi::Without,
             };
         }
-        self.unknown()
+        // It reads what it is to do.
+        self.said(
+            shell,
+            match self.question.at_terminal {
+                true => Told::Nothing,
+                false => Told::Anything,
+            },
+        )
     }
 
-    fn script(&self, file: &File, arguments: &[OsString]) -> ProgramMpi {
-        self.text(beginning(file, MOST_SCRIPT).unwrap_or_default(), arguments)
+    fn script(&self, shell: &Path, file: &File, arguments: &[OsString], deeper: u32) -> ProgramMpi {
+        let text = beginning(file, MOST_SCRIPT).unwrap_or_default();
+        self.said(shell, self.text(&text, arguments, deeper))
+    }
+
+    fn said(&self, shell: &Path, told: Told) -> ProgramMpi {
+        match told {
+            Told::With(mpi) => ProgramMpi::With(mpi),
+            Told::Anything => self.unknown(shell),
+            Told::Nothing => match self.unknown(shell) {
+                ProgramMpi::Unknown(candidates) => ProgramMpi::Unlikely(candidates),
+                other => other,
+            },
+        }
     }
 
     /// Looks for a program with MPI among the words of a shell's text, and among its
-    /// arguments: `exec "$@"` is what many scripts end with.
-    fn text(&self, mut text: Vec<u8>, arguments: &[OsString]) -> ProgramMpi {
-        for argument in arguments.iter().take(MOST_WORDS) {
-            text.push(b'\n');
-            text.extend_from_slice(argument.as_bytes());
-        }
-        let mut tried = std::collections::HashSet::new();
-        let separates = |byte: &u8| byte.is_ascii_whitespace() || b";|&()<>\"'`{}=".contains(byte);
-        let candidates = text
-            .split(separates)
-            .filter(|word| {
-                word.first()
-                    .is_some_and(|byte| byte.is_ascii_alphanumeric() || b"./_".contains(byte))
-            })
-            .map(OsStr::from_bytes)
-            .filter(|word| tried.insert(*word))
-            .take(MOST_CANDIDATES);
-        for word in candidates {
-            let found = self
-                .executable(word)
-                .and_then(|(path, file)| self.linked(&path, file));
-            if let Some(mpi) = found {
-                return ProgramMpi::With(mpi);
+    /// arguments: `exec "$@"` is what many scripts end with. Scripts that it names are
+    /// looked through in turn.
+    fn text(&self, text: &[u8], arguments: &[OsString], deeper: u32) -> Told {
+        let of_text = commands::words(text).map(OsStr::from_bytes);
+        let of_arguments = arguments.iter().take(MOST_WORDS).map(OsString::as_os_str);
+        let mut told = match commands::hides_one(text) {
+            true => Told::Anything,
+            false => Told::Nothing,
+        };
+        for word in of_text.chain(of_arguments) {
+            if !self.tried.borrow_mut().insert(word.to_owned()) {
+                continue;
+            }
+            let Some(left) = self.left.get().checked_sub(1) else {
+                return Told::Anything;
+            };
+            self.left.set(left);
+            match self.word(word, deeper) {
+                Told::With(mpi) => return Told::With(mpi),
+                Told::Anything => told = Told::Anything,
+                Told::Nothing => {}
             }
         }
-        self.unknown()
+        told
     }
 
-    /// What the root holds, one of each family and version.
-    fn unknown(&self) -> ProgramMpi {
+    /// What a word of a shell's text may stand for.
+    fn word(&self, word: &OsStr, deeper: u32) -> Told {
+        let is_sourced = || word.as_bytes().ends_with(b".sh");
+        let file = self.executable(word).or_else(|| {
+            let path = self.question.directory.join(word);
+            let file = is_sourced().then(|| self.loader.root().file(&path))??;
+            Some((path, file))
+        });
+        let Some((path, file)) = file else {
+            return Told::Nothing;
+        };
+        let head = beginning(&file, 256).unwrap_or_default();
+        if head.starts_with(b"\x7fELF") {
+            return match (self.linked(&path, file), kind(base_name(word))) {
+                (Some(mpi), _) => Told::With(mpi),
+                (None, Kind::Interpreter) => Told::Anything,
+                (None, _) => Told::Nothing,
+            };
+        }
+        let Some(deeper) = deeper.checked_sub(1) else {
+            return Told::Anything;
+        };
+        let of_script = head.strip_prefix(b"#!").map(|line| {
+            let words = through_interpreter(line, &path, &[]);
+            let named = |word: &&OsString| {
+                !word.as_bytes().starts_with(b"-")
+                    && !matches!(kind(base_name(word)), Kind::Wrapper)
+            };
+            words.iter().find(named).map(|word| kind(base_name(word)))
+        });
+        match of_script {
+            Some(Some(Kind::Shell)) | None => {
+                let text = beginning(&file, MOST_SCRIPT).unwrap_or_default();
+                self.text(&text, &[], deeper)
+            }
+            Some(Some(Kind::Interpreter)) => Told::Anything,
+            Some(_) => Told::Nothing,
+        }
+    }
+
+    /// What the root holds, one of each family and version; near this program too, which
+    /// is how virtual environments have one.
+    fn unknown(&self, program: &Path) -> ProgramMpi {
+        let near = |bin: &Path| ["lib", "lib64"].map(|name| bin.join("..").join(name));
+        let on_path = self.question.path.as_bytes().split(|&byte| byte == b':');
+        let on_path = on_path.map(|directory| Path::new(OsStr::from_bytes(directory)));
+        let more: Vec<PathBuf> = on_path
+            .chain(program.parent())
+            .filter(|bin| {
+                bin.ends_with("bin") && !bin.starts_with("/usr") && *bin != Path::new("/bin")
+            })
+            .take(MOST_PLACES)
+            .flat_map(near)
+            .chain(self.loader.library_path().iter().take(MOST_PLACES).cloned())
+            .collect();
         let mut found: Vec<Mpi> = Vec::new();
-        for mpi in survey::of_mpi(self.loader, self.question.depth == Depth::Thorough) {
+        for mpi in survey::of_mpi(self.loader, &more, self.question.depth == Depth::Thorough) {
             let is_known = |known: &Mpi| known.family == mpi.family && known.version == mpi.version;
             if !found.iter().any(is_known) {
                 found.push(mpi);

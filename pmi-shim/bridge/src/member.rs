@@ -251,8 +251,20 @@ impl Member {
     fn see_who_ended(&mut self) {
         let now = Instant::now();
         let ended = |process: &OwnedFd| ready(process.as_fd());
-        self.waiting
-            .retain(|(_, _, belongings)| !ended(&belongings.process));
+        let given_up = self
+            .waiting
+            .iter()
+            .find(|(_, _, belongings)| ended(&belongings.process))
+            .map(|(_, hello, _)| hello.rank);
+        if let Some(rank) = given_up {
+            self.waiting
+                .retain(|(_, _, belongings)| !ended(&belongings.process));
+            // Its launcher has ended it, because another node failed or somebody wants
+            // it so: the job will never be whole. To wait for the others would keep the
+            // step, whose standard error this process has, from its end.
+            let reason = format!("rank {rank} ended before the job was whole");
+            self.end(Abort::new(1, reason), now);
+        }
         let mut gone = Vec::new();
         for place in self.ranks.iter_mut().filter(|place| place.alive) {
             if ready(place.process.as_fd()) {

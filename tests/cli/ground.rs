@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::{symlink, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use test_support::attack::image_with;
 use test_support::{capture, command, search_path, Image, Leftovers, Output, User};
 
 /// A new user, and what there was before. Dropped at the end of a test that has
@@ -87,25 +88,7 @@ impl Ground {
     /// else but these directories; a name with `->` in it is a link, one with `=`
     /// a file with content.
     pub fn image_with(&self, name: &str, entries: &[&str]) -> PathBuf {
-        let image = self.user.directory(name);
-        self.user.directory(image.join("bin"));
-        fs::copy(busybox().join("bin/busybox"), image.join("bin/busybox"))
-            .expect("busybox can be copied");
-        for applet in [
-            "sh", "cat", "ls", "echo", "true", "id", "stat", "touch", "pwd",
-        ] {
-            symlink("busybox", image.join("bin").join(applet)).expect("a link can be made");
-        }
-        for entry in entries {
-            if let Some((link, target)) = entry.split_once(" -> ") {
-                symlink(target, image.join(link)).expect("a link can be made");
-            } else if let Some((file, content)) = entry.split_once('=') {
-                self.user.file(image.join(file), content);
-            } else {
-                self.user.directory(image.join(entry));
-            }
-        }
-        image
+        image_with(&self.user, name, entries)
     }
 
     /// As root in a mount namespace of its own, runs the text of a shell that sets

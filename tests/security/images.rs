@@ -4,18 +4,17 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use test_support::attack::{damaged, pipe_and_socket, secret, SECRET};
 use test_support::{capture, capture_within, Form, Image};
 
 use crate::ground::{busybox, chmod, text_of};
-use crate::starter::{ground, secret, SECRET};
+use crate::starter::ground;
 
 #[test]
 fn what_is_no_file_or_directory_is_refused_at_once() {
     let ground = ground();
     let work = ground.user().work();
-    let text =
-        "mkfifo pipe; python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'";
-    capture(&mut ground.user().shell(text)).succeeded();
+    pipe_and_socket(ground.user());
     for (name, kind) in [
         ("pipe", "a named pipe"),
         ("socket", "a socket"),
@@ -139,27 +138,13 @@ fn damaged_superblocks_are_refused_by_us_or_by_the_kernel() {
         Form::Erofs,
         Form::ErofsLz4,
     ] {
-        let sound = fs::read(Image::Busybox.file(form)).expect("an image can be read");
-        let first = if matches!(form, Form::Erofs | Form::ErofsLz4) {
-            1024
-        } else {
-            0
-        };
-        for offset in (0..128).step_by(4) {
-            for value in [0x00, 0xff, 0x7f] {
-                let mut bytes = sound.clone();
-                bytes[first + offset] = value;
-                bytes[first + offset + 1] ^= value;
-                let image = ground.user().file("damaged", &bytes);
-                let mut command = ground.command_in(&image, &["--setuid"], "id -u");
-                let output = capture_within(Duration::from_secs(20), &mut command, b"");
-                let out = output.stdout();
-                let uid = format!("{}\n", ground.user().uid());
-                assert!(
-                    out.is_empty() || out == uid,
-                    "{form:?} {offset} {value}: {output}"
-                );
-            }
+        for (number, bytes) in damaged(form).enumerate() {
+            let image = ground.user().file("damaged", &bytes);
+            let mut command = ground.command_in(&image, &["--setuid"], "id -u");
+            let output = capture_within(Duration::from_secs(20), &mut command, b"");
+            let out = output.stdout();
+            let uid = format!("{}\n", ground.user().uid());
+            assert!(out.is_empty() || out == uid, "{form:?} {number}: {output}");
         }
     }
 }

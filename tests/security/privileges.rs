@@ -1,12 +1,11 @@
 //! What is left of root in the program: nothing.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
-use test_support::{capture, Form, Image};
+use test_support::attack::armed;
+use test_support::{Form, Image};
 
-use crate::ground::{busybox, chmod, field, text_of, Ground};
+use crate::ground::{busybox, field, text_of};
 use crate::starter::ground;
 
 #[test]
@@ -56,31 +55,10 @@ fn descriptors_of_set_up_do_not_reach_the_program() {
     }
 }
 
-/// An image as only root can make one: busybox set-user-ID of root, with every file
-/// capability, and device files.
-fn armed(ground: &Ground) -> PathBuf {
-    let tree = ground.user().work().join("armed-tree");
-    let script = format!(
-        "set -e; cp -a {0} {1}; cd {1}; mkdir s c; cp bin/busybox s/id; chown root:root s/id; chmod 6755 s/id; \
-         cp bin/busybox c/grep; setcap all=ep c/grep; mkdir -p nodes; mknod nodes/mem c 1 1; \
-         mknod nodes/loop b 7 0; mknod nodes/kmsg c 1 11; chmod 666 nodes/*; \
-         mksquashfs . ../armed.sqfs -no-progress -quiet; cd ..; rm -rf {1}",
-        text_of(busybox()),
-        text_of(&tree)
-    );
-    let mut root = Command::new("sh");
-    root.args(["-c", &script]);
-    capture(&mut root).succeeded();
-    let image = ground.user().work().join("armed.sqfs");
-    ground.user().give(&image);
-    chmod(&image, 0o644);
-    image
-}
-
 #[test]
 fn set_id_programs_capabilities_and_devices_of_an_image_do_nothing() {
     let ground = ground();
-    let image = armed(&ground);
+    let image = armed(ground.user());
     let text = "s/id -u; grep -E '^CapEff' /proc/self/status; c/grep '^CapEff' /proc/self/status; \
                 for n in mem loop kmsg; do head -c 1 /nodes/$n 2>/dev/null || echo no $n; done";
     for options in [

@@ -3,63 +3,17 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
+use test_support::attack::{links, secret, Racer, SECRET};
 use test_support::{Form, Image};
 
 use crate::ground::{chmod, text_of, Ground};
-use crate::starter::{ground, secret, SECRET};
+use crate::starter::ground;
 
 /// How long each race goes on.
 const RACE: Duration = Duration::from_millis(1500);
-
-/// Exchanges two paths until it is dropped.
-struct Racer {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Racer {
-    fn exchange(a: &Path, b: &Path) -> Racer {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (a, b, ends) = (a.to_owned(), b.to_owned(), stop.clone());
-        let thread = std::thread::spawn(move || {
-            while !ends.load(Ordering::Relaxed) {
-                let flags = RenameFlags::RENAME_EXCHANGE;
-                let _ = renameat2(AT_FDCWD, &a, AT_FDCWD, &b, flags);
-            }
-        });
-        Racer {
-            stop,
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Racer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Two links of the user's, one to a place of the user's own and one to root's.
-fn links(ground: &Ground, own: &Path, roots: &Path) -> (PathBuf, PathBuf) {
-    let (a, b) = (
-        ground.user().work().join("a"),
-        ground.user().work().join("b"),
-    );
-    symlink(own, &a).expect("a link can be made");
-    symlink(roots, &b).expect("a link can be made");
-    (a, b)
-}
 
 /// Starts again and again while the paths are exchanged; no output may hold the
 /// secret.
@@ -83,7 +37,11 @@ fn a_bind_source_that_is_exchanged_never_shows_roots() {
     let own = ground.user().directory("own");
     ground.user().file(own.join("secret"), "mine\n");
     let vault = secret(ground.user().work());
-    let (a, b) = links(&ground, &own, vault.parent().expect("it is in a directory"));
+    let (a, b) = links(
+        ground.user(),
+        &own,
+        vault.parent().expect("it is in a directory"),
+    );
     let bind = format!("{}:/mnt", text_of(&a));
     let image = Image::Busybox.file(Form::SquashfsLz4);
     let text = "cat /mnt/secret 2>/dev/null; true";
@@ -108,7 +66,7 @@ fn an_image_that_is_exchanged_is_entered_only_where_its_user_may() {
     let roots = ground.user().work().join("roots.sqfs");
     fs::copy(&own, &roots).expect("a file can be copied");
     chmod(&roots, 0o600);
-    let (a, b) = links(&ground, &own, &roots);
+    let (a, b) = links(ground.user(), &own, &roots);
     let racer = Racer::exchange(&a, &b);
     let begun = Instant::now();
     let (mut started, mut refused) = (0, 0);
@@ -149,7 +107,11 @@ fn a_working_directory_home_or_workdir_that_is_exchanged_never_shows_roots() {
     let own = ground.user().directory("own");
     ground.user().file(own.join("secret"), "mine\n");
     let vault = secret(ground.user().work());
-    let (a, b) = links(&ground, &own, vault.parent().expect("it is in a directory"));
+    let (a, b) = links(
+        ground.user(),
+        &own,
+        vault.parent().expect("it is in a directory"),
+    );
     let image = Image::Busybox.file(Form::SquashfsLz4);
     let home = format!("{}:/home/me", text_of(&a));
     let text = "cat /home/me/secret 2>/dev/null; true";

@@ -1,7 +1,6 @@
 //! The starter as an attacker meets it: by itself, without the command.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -84,20 +83,4 @@ pub fn handed_over(user: &User, how: &str) -> Command {
     let mut python = user.command("/usr/bin/python3");
     python.args(["-c", HAND_OVER, text_of(&path()), how]);
     python
-}
-
-/// A file of root's that the attacker wants, with what is in it.
-pub const SECRET: &str = "for root only\n";
-
-/// A directory of root's that nobody else may enter, with a secret in it. Removed by
-/// the caller with its parent.
-pub fn secret(directory: &Path) -> PathBuf {
-    let vault = directory.join("vault");
-    fs::create_dir_all(&vault).expect("a directory can be made");
-    let file = vault.join("secret");
-    fs::write(&file, SECRET).expect("a file can be written");
-    crate::ground::chmod(&file, 0o600);
-    crate::ground::chmod(&vault, 0o700);
-    assert_eq!(fs::metadata(&file).expect("it is there").uid(), 0);
-    file
 }

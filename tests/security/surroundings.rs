@@ -3,60 +3,18 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use test_support::attack::{library, variables};
 use test_support::{capture, Form, Image};
 
 use crate::ground::{busybox, text_of};
 use crate::starter::{ground, path};
 
-/// A library that tells of itself if it gets into a process with root's id.
-const LIBRARY: &str = r#"
-#include <fcntl.h>
-#include <unistd.h>
-__attribute__((constructor)) static void loaded(void) {
-    if (geteuid() == 0) close(open(MARK, O_CREAT | O_WRONLY, 0644));
-}
-unsigned int la_version(unsigned int v) { loaded(); return v; }
-void gconv_init(void) { loaded(); }
-"#;
-
 #[test]
 fn no_variable_gets_code_into_the_starter() {
     let ground = ground();
     let user = ground.user();
-    user.file("evil.c", LIBRARY);
-    let mark = user.work().join("got-in");
-    let text = format!(
-        "cc -shared -fPIC -DMARK='\"{}\"' -o evil.so evil.c && mkdir -p gconv && cp evil.so gconv/ && \
-         echo 'module UTF-8// EVIL// evil 1' >gconv/gconv-modules",
-        text_of(&mark)
-    );
-    capture(&mut user.shell(&text)).succeeded();
-    let work = text_of(user.work());
-    for (name, value) in [
-        ("LD_PRELOAD", format!("{work}/evil.so")),
-        ("LD_AUDIT", format!("{work}/evil.so")),
-        ("LD_LIBRARY_PATH", work.to_owned()),
-        ("LD_DEBUG_OUTPUT", format!("{work}/ld-debug")),
-        ("LD_PROFILE_OUTPUT", work.to_owned()),
-        ("GCONV_PATH", format!("{work}/gconv")),
-        ("LOCPATH", work.to_owned()),
-        ("TMPDIR", work.to_owned()),
-        ("PATH", format!("{work}:/usr/bin:/bin")),
-        ("NLSPATH", format!("{work}/%N")),
-        ("RESOLV_HOST_CONF", "/etc/shadow".to_owned()),
-        ("HOSTALIASES", "/etc/shadow".to_owned()),
-        ("MALLOC_TRACE", format!("{work}/trace")),
-        ("RUST_BACKTRACE", "full".to_owned()),
-        ("RUST_LOG", "trace".to_owned()),
-        (
-            "GLIBC_TUNABLES",
-            format!(
-                "glibc.malloc.mxfast=glibc.malloc.mxfast={}",
-                "A".repeat(4000)
-            ),
-        ),
-        ("LANG", "../../../../../../etc/shadow".to_owned()),
-    ] {
+    let mark = library(user);
+    for (name, value) in variables(user) {
         // By itself, and by the command, to which the same is inherited.
         let mut alone = user.command(path());
         alone.env(name, &value);

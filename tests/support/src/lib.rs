@@ -14,11 +14,13 @@
 //! | two hosts with a network between them | [`Hosts`] |
 //! | munge, slurmctld and two slurmd | [`SlurmCluster`] |
 //! | proof that nothing was left behind | [`Leftovers`] |
+//! | what an attacker brings along | [`attack`] |
 //!
 //! Everything taken down is taken down by `Drop`, also when a test panics. A test
 //! process that is killed leaves no processes or mounts either: they live in PID
 //! namespaces that end with it. Its users are removed by the next run.
 
+pub mod attack;
 mod hosts;
 mod images;
 mod leftovers;

@@ -5,6 +5,7 @@
 //! nodes for what is left behind, and two cores are soon full of ranks. Words on
 //! the command line choose cases by parts of their names.
 
+mod attacks;
 mod bench;
 mod bridge;
 mod entering;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         mpi::CASES,
         bridge::CASES,
         faults::CASES,
+        attacks::CASES,
         bench::CASES,
     ]
     .concat()

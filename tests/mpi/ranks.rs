@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use test_support::{capture_within, Leftovers, Output};
@@ -32,15 +33,38 @@ pub fn run(command: &mut Command) -> Output {
 /// Has every rank of `launcher` enter the image with these options and say where
 /// it is.
 pub fn places(launcher: &mut Command, options: &[&str], image: &Path) -> Vec<Rank> {
+    places_by(launcher, options, image, WHERE)
+}
+
+/// The same by another text of a shell: [`together`] where the ranks may be in
+/// different places.
+pub fn places_by(launcher: &mut Command, options: &[&str], image: &Path, text: &str) -> Vec<Rank> {
     launcher
         .arg(test_support::command())
         .arg("exec")
         .args(options)
         .arg(image);
-    launcher.args(["sh", "-c", WHERE]);
+    launcher.args(["sh", "-c", text]);
     let output = run(launcher);
     output.succeeded();
     told(&output)
+}
+
+/// The text of a shell that says where it is while `count` shells of this text, on
+/// one host, are where they are. The number of a namespace that has ended is soon
+/// another's: of shells that were there one after another it says nothing.
+pub fn together(count: usize) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    // The seconds that a program of each shell sleeps, by which others know it.
+    let mark = u64::from(std::process::id()) * 1000
+        + u64::from(NUMBER.fetch_add(1, Ordering::Relaxed))
+        + 1_000_000;
+    format!(
+        "sleep {mark} & mark=$!; for i in $(seq 300); do \
+         there=$(cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -cx {mark}); \
+         test $there -ge {count} && break; sleep 0.1; done; \
+         echo rank $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/user); sleep 1; kill $mark"
+    )
 }
 
 /// The ranks that said where they are.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use test_support::{Form, Image, Leftovers, Mpi, Running, User};
 
-use crate::ranks::{assert_nothing_of_ours, different, places, told, LIMIT};
+use crate::ranks::{assert_nothing_of_ours, different, places_by, together, told, LIMIT};
 
 /// The FUSE servers of a user.
 fn servers(user: &User) -> usize {
@@ -30,7 +30,7 @@ fn ranks_of_a_job_share_one_namespace() {
             Image::Busybox.directory(),
             Image::Busybox.file(Form::SquashfsLz4),
         ] {
-            let ranks = places(&mut mpi.command(&user, 4), &[], &image);
+            let ranks = places_by(&mut mpi.command(&user, 4), &[], &image, &together(4));
             assert_eq!(
                 (ranks.len(), different(&ranks)),
                 (4, 1),
@@ -52,7 +52,7 @@ fn ranks_started_by_a_script_of_the_user_share_too() {
     for mpi in [Mpi::openmpi(), Mpi::openmpi5(), Mpi::mpich()] {
         let mut job = mpi.command(&user, 4);
         job.arg(&script);
-        let ranks = places(&mut job, &[], &Image::Busybox.directory());
+        let ranks = places_by(&mut job, &[], &Image::Busybox.directory(), &together(4));
         assert_eq!(
             (ranks.len(), different(&ranks)),
             (4, 1),
@@ -88,8 +88,9 @@ fn two_jobs_never_share() {
     let user = User::ordinary();
     for mpi in [Mpi::openmpi(), Mpi::openmpi5(), Mpi::mpich()] {
         let image = Image::Busybox.directory();
+        let text = together(4);
         let jobs: Vec<_> = std::thread::scope(|scope| {
-            let job = || places(&mut mpi.command(&user, 2), &[], &image);
+            let job = || places_by(&mut mpi.command(&user, 2), &[], &image, &text);
             let jobs = [scope.spawn(job), scope.spawn(job)];
             jobs.map(|job| job.join().expect("the job ran")).into()
         });
@@ -114,6 +115,7 @@ fn two_images_and_two_sets_of_options_never_share() {
         (&["--contain"], &one),
         (&["-B", "/opt:/mnt"], &one),
     ];
+    let text = together(sets.len());
     let mut job = Mpi::openmpi().command(&user, 1);
     for (number, (options, image)) in sets.iter().enumerate() {
         if number > 0 {
@@ -123,11 +125,7 @@ fn two_images_and_two_sets_of_options_never_share() {
             .arg("exec")
             .args(*options)
             .arg(image);
-        job.args([
-            "sh",
-            "-c",
-            "sleep 1; echo rank $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/user)",
-        ]);
+        job.args(["sh", "-c", &text]);
     }
     let output = crate::ranks::run(&mut job);
     let ranks = told(output.succeeded());
@@ -138,16 +136,13 @@ fn two_images_and_two_sets_of_options_never_share() {
 fn two_users_never_share_even_by_name() {
     let (ada, bob) = (User::ordinary(), User::ordinary());
     let image = Image::Busybox.directory();
+    let text = together(4);
     let place = |user: &User, name: &str| {
         let mut command = user.command(test_support::command());
         command
             .args(["exec", &format!("--share={name}")])
             .arg(&image);
-        command.args([
-            "sh",
-            "-c",
-            "echo rank $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/user); sleep 1",
-        ]);
+        command.args(["sh", "-c", &text]);
         Running::start(&mut command)
     };
     let started = [
@@ -169,7 +164,8 @@ fn two_users_never_share_even_by_name() {
 fn ranks_told_not_to_share_do_not() {
     let user = User::ordinary();
     let mut job = Mpi::openmpi().command(&user, 3);
-    let ranks = places(&mut job, &["--share=off"], &Image::Busybox.directory());
+    let image = Image::Busybox.directory();
+    let ranks = places_by(&mut job, &["--share=off"], &image, &together(3));
     assert_eq!((ranks.len(), different(&ranks)), (3, 3));
 }
 
@@ -177,10 +173,11 @@ fn ranks_told_not_to_share_do_not() {
 fn processes_outside_a_job_do_not_share() {
     let user = User::ordinary();
     let mut job = user.shell(&format!(
-        "for i in 1 2; do {0} exec {1} sh -c 'sleep 1; echo rank $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/user)' & done; wait",
+        "for i in 1 2; do {0} exec {1} sh -c \"$TEXT\" & done; wait",
         test_support::command().display(),
         Image::Busybox.directory().display(),
     ));
+    job.env("TEXT", together(2));
     let ranks = told(crate::ranks::run(&mut job).succeeded());
     assert_eq!((ranks.len(), different(&ranks)), (2, 2));
 }

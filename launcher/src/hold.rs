@@ -206,6 +206,9 @@ fn prepare_in_child(
     Ok((own, request.image.into_file()))
 }
 
+/// What a user can do where root does not write for them.
+const IN_USER_NAMESPACES: &str = "it is done in user namespaces, without --setuid, where the site allows them; --writable-tmpfs keeps changes in memory";
+
 /// A writable layer of the user's that root mounts would be filled by root: a file
 /// of the image that is root's and set-id would get there as that, and work outside.
 pub(crate) fn refuse_what_root_must_not_do(request: &Request, user: &User) -> Result<(), Error> {
@@ -214,11 +217,13 @@ pub(crate) fn refuse_what_root_must_not_do(request: &Request, user: &User) -> Re
             format!("overlay {}", shown(directory.as_path())),
             "root cannot mount it for you safely",
         )
+        .hint(IN_USER_NAMESPACES)
         .kind(Kind::NotByRoot)),
         Access::Writable if user.uid != 0 => Err(Error::new(
             format!("write to image {}", shown(request.image.path())),
             "root cannot mount it for you safely",
         )
+        .hint(IN_USER_NAMESPACES)
         .kind(Kind::NotByRoot)),
         _ => Ok(()),
     }

@@ -128,7 +128,8 @@ fn starter(way: Way, request: &Request, host: &Host) -> Result<Option<PathBuf>, 
     } else {
         match launcher::starter::judge(request, host) {
             Ok(()) => return Ok(Some(path)),
-            Err(error) if error.is_not_by_root() => error,
+            // Without the starter there would be no way: its reason is the one to tell.
+            Err(error) if error.is_not_by_root() && request.site.allow_user_namespaces => error,
             Err(error) => return Err(error),
         }
     };

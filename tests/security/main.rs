@@ -10,6 +10,7 @@
 #[allow(dead_code)]
 mod ground;
 
+mod formats;
 mod images;
 mod joining;
 mod privileges;

@@ -5,10 +5,10 @@ use test_support::{capture, Form, Image, Output};
 use crate::ground::{busybox, text_of, Ground};
 use crate::starter::ground;
 
-const CONF: &str = "/etc/singularity/singularity.conf";
+pub const CONF: &str = "/etc/singularity/singularity.conf";
 
 /// Runs `singularity` with these words where the configuration says this.
-fn under(ground: &Ground, rules: &str, words: &[&str]) -> Output {
+pub fn under(ground: &Ground, rules: &str, words: &[&str]) -> Output {
     let scene = format!("cat >{CONF} <<'EOF'\n{rules}\nEOF");
     staged(ground, &scene, words)
 }
@@ -19,7 +19,7 @@ fn staged(ground: &Ground, scene: &str, words: &[&str]) -> Output {
     capture(&mut ground.on_stage(&scene, words))
 }
 
-fn exec<'a>(options: &[&'a str], image: &'a str) -> Vec<&'a str> {
+pub fn exec<'a>(options: &[&'a str], image: &'a str) -> Vec<&'a str> {
     let mut words = vec!["exec", "--setuid"];
     words.extend(options);
     words.extend([image, "echo", "in"]);

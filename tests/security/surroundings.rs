@@ -102,6 +102,20 @@ fn no_arguments_at_all_are_refused() {
 }
 
 #[test]
+fn an_empty_name_of_the_program_changes_nothing() {
+    let ground = ground();
+    let refused = "singularity: start: there is no request\n\
+         hint: the singularity command calls the starter; people do not\n";
+    for words in ["", "9", "0 0"] {
+        let text = format!("exec -a '' {} {words}", text_of(&path()));
+        let mut bash = ground.user().command("/bin/bash");
+        bash.args(["-c", &text]);
+        let output = capture(&mut bash);
+        output.exited_with(255).wrote("").complained(refused);
+    }
+}
+
+#[test]
 fn limits_at_nothing_are_told_or_endured() {
     let ground = ground();
     let image = Image::Busybox.file(Form::SquashfsLz4);
@@ -112,7 +126,8 @@ fn limits_at_nothing_are_told_or_endured() {
         "-n 5",
         "-n 8",
         "-f 0",
-        "-p 0",
+        "-u 0",
+        "-u 1",
         "-c unlimited",
         "-c 0",
         "-s 64",

@@ -163,7 +163,7 @@ pub fn pipe_and_socket(user: &User) {
 pub fn damaged(form: Form) -> impl Iterator<Item = Vec<u8>> {
     let sound = fs::read(Image::Busybox.file(form)).expect("an image can be read");
     let first = match form {
-        Form::Erofs | Form::ErofsLz4 | Form::ErofsLz4hc => 1024,
+        Form::Erofs | Form::ErofsLz4 | Form::ErofsLz4hc | Form::Ext3 | Form::Ext4 => 1024,
         _ => 0,
     };
     let places = (0..128).step_by(4);

@@ -447,6 +447,20 @@ pub struct Entering {
     #[arg(long, help_heading = "Namespaces", env = "SINGULARITY_SETUID", hide_env_values = true, value_parser = FalseyValueParser::new(), conflicts_with = "userns")]
     pub setuid: bool,
 
+    /// Copy the image file to the node first, once for all ranks of the job there: to DIR, to memory, or to where the site says; with try: go on with the image itself where that cannot be done
+    #[arg(
+        long,
+        help_heading = "Many nodes",
+        value_name = "[try:]DIR|memory",
+        env = "SINGULARITY_STAGE",
+        hide_env_values = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "yes",
+        value_hint = ValueHint::DirPath
+    )]
+    pub stage: Option<OsString>,
+
     /// How a rank's launcher and its MPI meet: directly, else over a bridge, else not at all (auto); directly only (pass); over the bridge wherever there is one (bridge); off leaves variables alone too
     #[arg(
         long,

@@ -34,7 +34,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn of(metadata: &Metadata) -> Self {
+    /// From what the kernel says of a file.
+    pub fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -114,6 +115,15 @@ impl Image {
             file,
             identity: Identity::of(&metadata),
             known,
+        })
+    }
+
+    /// The same image, read from a copy of its file from then on. Path and identity
+    /// stay those of the original.
+    pub fn in_copy(&self, copy: File) -> Result<Self, Error> {
+        Ok(Self {
+            identity: self.identity,
+            ..Self::from_file(&self.path, copy)?
         })
     }
 

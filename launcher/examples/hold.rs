@@ -30,9 +30,14 @@ fn main() {
     let mut entering = Vec::new();
     for _ in 0..ROUNDS {
         let begun = Instant::now();
-        let held = hold::prepare(&user, Path::new(&image), &host, false, |image| {
-            Ok(Request::new(image, Entry::Exec(Vec::new()), launcher()))
-        });
+        let held = hold::prepare(
+            &user,
+            Path::new(&image),
+            &host,
+            false,
+            hold::PATIENCE,
+            |image| Ok(Request::new(image, Entry::Exec(Vec::new()), launcher())),
+        );
         let held = held.unwrap_or_else(|error| {
             eprintln!("hold: {error}");
             std::process::exit(1)

@@ -42,7 +42,10 @@ use crate::timing::Timing;
 
 /// How long the child may take: a file server that hangs must not hang the node's
 /// daemon for ever.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The same where an image is copied first: 100 GB at 50 MB/s.
+pub const PATIENCE_TO_STAGE: Duration = Duration::from_secs(2000);
 
 /// The longest message about a failure.
 const MOST_TEXT: usize = 4096;
@@ -61,7 +64,7 @@ pub struct HeldNamespace {
 /// the request that `compose` makes of it, and holds it. `host` describes the
 /// user's surroundings, with [`Host::mounts_as_root`] set. The calling process is
 /// root by its real user id and may have threads. `audit`: write a line to the
-/// system log.
+/// system log. `patience`: how long it may take, [`PATIENCE`] as a rule.
 ///
 /// `compose` is called in the child and again in the caller, and may refuse the
 /// image.
@@ -73,6 +76,7 @@ pub fn prepare(
     path: &Path,
     host: &Host,
     audit: bool,
+    patience: Duration,
     compose: impl Fn(Image) -> Result<Request, Error>,
 ) -> Result<HeldNamespace, Error> {
     let step = || "prepare a namespace".to_owned();
@@ -91,7 +95,7 @@ pub fn prepare(
         }
         Side::Parent(child) => {
             drop(theirs);
-            let answer = receive(&ours, path);
+            let answer = receive(&ours, path, patience);
             if answer.is_err() {
                 let _ = kill(child, Signal::SIGKILL);
             }
@@ -200,9 +204,11 @@ fn prepare_in_child(
         Mode::empty(),
     )
     .step(|| "hold the namespace".into())?;
-    let tree = root::mount_image(&plan, &request.image, host)?;
+    let staged = crate::stage::stage(&request)?;
+    let image = staged.as_ref().unwrap_or(&request.image);
+    let tree = root::mount_image(&plan, image, host)?;
     let mut timing = Timing::start(false);
-    root::assemble(&plan, &request.image, tree, host, None, &mut timing)?;
+    root::assemble(&plan, image, tree, host, None, &mut timing)?;
     Ok((own, request.image.into_file()))
 }
 
@@ -255,13 +261,13 @@ fn send(to: &OwnedFd, result: Result<(OwnedFd, File), Error>) {
     let _ = sent;
 }
 
-fn receive(from: &OwnedFd, path: &Path) -> Result<(OwnedFd, File), Error> {
+fn receive(from: &OwnedFd, path: &Path, patience: Duration) -> Result<(OwnedFd, File), Error> {
     let step = || format!("enter image {}", shown(path));
-    let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::NONE);
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::NONE);
     loop {
         match poll(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(0) => {
-                let seconds = PATIENCE.as_secs();
+                let seconds = patience.as_secs();
                 return Err(
                     Error::new(step(), format!("it took longer than {seconds} s"))
                         .hint("a file server may be down"),
@@ -309,7 +315,7 @@ mod tests {
         let (a, b) = pair().unwrap();
         let error = Error::new("bind /a: b", "no such file").hint("make it: mkdir");
         send(&a, Err(error.clone()));
-        let told = receive(&b, Path::new("/i")).unwrap_err();
+        let told = receive(&b, Path::new("/i"), PATIENCE).unwrap_err();
         assert_eq!(told.to_string(), error.to_string());
         assert_eq!(told.remedy(), error.remedy());
     }
@@ -318,7 +324,7 @@ mod tests {
     fn a_child_that_dies_without_a_word_is_noticed() {
         let (a, b) = pair().unwrap();
         drop(a);
-        let told = receive(&b, Path::new("/i")).unwrap_err();
+        let told = receive(&b, Path::new("/i"), PATIENCE).unwrap_err();
         assert_eq!(
             told.to_string(),
             "enter image /i: the process that prepares it died"

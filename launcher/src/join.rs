@@ -27,9 +27,9 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::Pid;
 
-use crate::error::{Error, Step};
+use crate::error::{Error, Step as _};
 use crate::host::Host;
-use crate::plan::Plan;
+use crate::plan::{Plan, Step};
 use crate::request::Share;
 use crate::root::marker;
 use crate::sys::process;
@@ -37,6 +37,9 @@ use crate::sys::process;
 /// How long a rank waits for another's set-up before it goes alone. A FUSE
 /// server that reads a cold image over a slow network is up in seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same where the first copies the image before; see [`crate::stage`].
+const PATIENCE_TO_STAGE: Duration = Duration::from_secs(2000);
 
 /// How many levels of processes between the launcher's daemon and a rank are
 /// looked at: a batch shell, a binding tool, a wrapper script.
@@ -78,6 +81,11 @@ pub fn elect(plan: &Plan, host: &Host, share: &Share, fingerprint: u128) -> Resu
         made_by_root: host.acts_for_user(),
         own_namespace: mount_namespace("/proc/self"),
     };
+    let stages = |step: &Step| matches!(step, Step::Stage(_));
+    let patience = match plan.steps.iter().any(stages) {
+        true => PATIENCE_TO_STAGE,
+        false => PATIENCE,
+    };
     let begun = Instant::now();
     loop {
         if let Some(pid) = wanted.join_any(search) {
@@ -92,7 +100,7 @@ pub fn elect(plan: &Plan, host: &Host, share: &Share, fingerprint: u128) -> Resu
                 tracing::info!("first of the job's ranks on this node; making {name}");
                 return Ok(Outcome::First(lock));
             }
-            None => match wait_for_first(&name, uid, PATIENCE.saturating_sub(begun.elapsed())) {
+            None => match wait_for_first(&name, uid, patience.saturating_sub(begun.elapsed())) {
                 Waited::Done(pid) if wanted.join(pid) => return Ok(joined(pid)),
                 Waited::Done(_) | Waited::Again => {}
                 Waited::Foreign(other) => {
@@ -102,7 +110,7 @@ pub fn elect(plan: &Plan, host: &Host, share: &Share, fingerprint: u128) -> Resu
                 Waited::TooLong => {
                     tracing::warn!(
                         "the first rank took over {} s; this rank goes alone",
-                        PATIENCE.as_secs()
+                        patience.as_secs()
                     );
                     return Ok(Outcome::Alone);
                 }

@@ -40,6 +40,7 @@ mod root;
 mod scripts;
 mod sealed;
 pub mod site;
+pub mod stage;
 pub mod starter;
 #[allow(unsafe_code)]
 mod sys;
@@ -261,7 +262,12 @@ fn enter(
     let user = plan.has_user_namespace();
     namespace::make(host, user, plan.unshared())?;
     timing.phase("namespaces");
-    let image_tree = root::mount_image(plan, &request.image, host)?;
+    let staged = stage::stage(request)?;
+    if staged.is_some() {
+        timing.phase("stage");
+    }
+    let image = staged.as_ref().unwrap_or(&request.image);
+    let image_tree = root::mount_image(plan, image, host)?;
     if user && image_tree.is_some() {
         // The image's server stays behind in the namespace it was started in.
         namespace::make(host, false, request::Unshared::default())?;
@@ -272,7 +278,7 @@ fn enter(
         None
     };
     namespace::configure(plan)?;
-    root::assemble(plan, &request.image, image_tree, host, shared, timing)?;
+    root::assemble(plan, image, image_tree, host, shared, timing)?;
     drop(lock);
     Ok(Entered { shared, inside })
 }

@@ -15,6 +15,7 @@ use crate::error::shown;
 use crate::host::Host;
 use crate::request::{Access, Home, HostPath, ImagePath, Request, Standard, Unshared};
 use crate::site::{Dev, MountPoints};
+use crate::stage::Stage;
 
 /// How the image's file system gets mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +84,8 @@ pub enum Step {
     Hostname(OsString),
     /// Bring up the loopback device of a new network namespace.
     Loopback,
+    /// Copy the image file to the node; the copy is what is mounted.
+    Stage(Stage),
     /// Mount the image as the root to be.
     Image {
         /// Its path, for messages.
@@ -202,6 +205,7 @@ pub fn build(request: &Request, host: &Host) -> Plan {
     if request.unshared.net {
         steps.push(Step::Loopback);
     }
+    steps.extend(request.stage.clone().map(Step::Stage));
     steps.push(Step::Image {
         path: request.image.path().to_owned(),
         identity: request.image.identity(),
@@ -591,6 +595,18 @@ impl fmt::Display for Step {
                 write!(f, "new namespaces: {}", names.join(", "))
             }
             Self::Hostname(name) => write!(f, "host name {}", shown(Path::new(name))),
+            Self::Stage(stage) => {
+                let else_ = if stage.or_original {
+                    ", if that can be done"
+                } else {
+                    ""
+                };
+                write!(
+                    f,
+                    "copy the image to {}, as a file without a name{else_}",
+                    stage.place
+                )
+            }
             Self::Loopback => f.write_str("bring up the loopback device"),
             Self::Image {
                 path,

@@ -22,6 +22,20 @@ pub fn judge(request: &Request, host: &Host) -> Result<(), Error> {
     site::obey::judge(request, host)?;
     let image = shown(request.image.path());
     let root = request.image.root();
+    if request.stage.is_some() {
+        let step = || format!("stage image {image}");
+        if request.image.is_directory() {
+            return Err(Error::new(step(), "it is a directory, not a file").hint(
+                "leave out --stage; or pack it once, singularity build IMAGE.sqfs DIRECTORY, which also spares the shared file system",
+            ));
+        }
+        if request.access == Access::Writable {
+            return Err(
+                Error::new(step(), "changes would go to the copy and be lost")
+                    .hint("leave out --stage or --writable"),
+            );
+        }
+    }
     match &request.access {
         Access::Writable => {
             if let Some(root) = root.filter(|root| !root.filesystem.is_writable()) {

@@ -10,6 +10,7 @@ use image::Image;
 use pmi_shim::Host as Launcher;
 
 use crate::site::Site;
+use crate::stage::Stage;
 
 /// A path on the host. Not a path in the image.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -249,6 +250,8 @@ pub struct Request {
     pub site: Site,
     /// The meeting of launcher and MPI.
     pub mpi: MpiChoice,
+    /// Whether the image file is copied to the node first.
+    pub stage: Option<Stage>,
     /// Print one line of phases with their durations at the end of set-up.
     pub timing: bool,
 }
@@ -275,6 +278,7 @@ impl Request {
             launcher,
             site: Site::default(),
             mpi: MpiChoice::default(),
+            stage: None,
             timing: false,
         }
     }

@@ -29,7 +29,7 @@ use pmi_shim::Choice;
 
 use self::parts::{
     access, account, at_most_one, binds, entry, entry_bytes, groups, home, host_path, image_path,
-    item, items, limits, list, mpi, pairs, path_bytes, read_pairs, share, without, words,
+    item, items, limits, list, mpi, pairs, path_bytes, read_pairs, share, stage, without, words,
 };
 use crate::error::{Error, Step};
 use crate::fds::{self, Inherited};
@@ -39,6 +39,7 @@ use crate::request::{
     Standard, Unshared,
 };
 use crate::site::Site;
+use crate::stage::Stage;
 
 /// The first bytes; the last of them is the version of the form.
 const MAGIC: &[u8; 8] = b"sgreq\0\0\x01";
@@ -67,6 +68,7 @@ pub struct Sealed {
     environment: EnvironmentChoice,
     share: Share,
     mpi: (Choice, bool),
+    stage: Option<Stage>,
     timing: bool,
     /// How much is said: 0 for errors only, to 4 for everything.
     pub verbosity: u8,
@@ -104,7 +106,7 @@ fields! {
     IMAGE = 1, ENTRY = 2, BINDS = 3, HOME = 4, WORKDIR = 5, SCRATCH = 6, PWD = 7,
     SWITCHES = 8, HOSTNAME = 9, ACCESS = 10, WITHOUT = 11, SET = 12, SHARE = 13,
     VERBOSITY = 14, LIMITS = 15, CLOSED = 20, USER_HOME = 16, VARIABLES = 17, ACCOUNT = 18, GROUPS = 19,
-    MPI = 21,
+    MPI = 21, STAGE = 22,
 }
 
 /// The bits of the field SWITCHES.
@@ -139,6 +141,7 @@ impl Sealed {
             environment: request.environment.clone(),
             share: request.share.clone(),
             mpi: (request.mpi.choice, request.mpi.hygiene),
+            stage: request.stage.clone(),
             timing: request.timing,
             verbosity,
             limits,
@@ -192,6 +195,7 @@ impl Sealed {
                     .ok()
                     .and_then(|own| own.parent().map(PathBuf::from)),
             },
+            stage: self.stage,
             timing: self.timing,
             ..Request::new(image, self.entry, launcher)
         };
@@ -327,6 +331,11 @@ impl Sealed {
             MPI,
             &list([choice.name().as_bytes().to_vec(), vec![u8::from(hygiene)]]),
         );
+        let stage = self
+            .stage
+            .iter()
+            .map(|stage| stage.words().into_encoded_bytes());
+        put(STAGE, &list(stage));
         put(VERBOSITY, &[self.verbosity]);
         put(CLOSED, &[self.closed]);
         let Inherited {
@@ -402,6 +411,7 @@ impl Sealed {
             },
             share: share(field(SHARE)?)?,
             mpi: mpi(field(MPI)?)?,
+            stage: stage(field(STAGE)?)?,
             timing: false,
             verbosity: byte(VERBOSITY)?,
             limits: limits(field(LIMITS)?)?,
@@ -498,6 +508,10 @@ mod tests {
             },
             share: Share::Name("j".into()),
             mpi: (Choice::Bridge, false),
+            stage: Some(Stage {
+                place: crate::stage::Place::Directory(HostPath::new("/d")),
+                or_original: true,
+            }),
             timing: true,
             verbosity: 3,
             limits: Inherited {

@@ -30,6 +30,8 @@ pub enum Id {
     WritableTmpfs,
     /// A writable layer in a directory.
     Overlay,
+    /// A copy of the image on the node.
+    Stage,
     /// On the host.
     Off,
 }
@@ -54,7 +56,7 @@ pub struct Known {
 }
 
 /// All options.
-pub static TABLE: [Known; 11] = [
+pub static TABLE: [Known; 12] = [
     Known {
         id: Id::Image,
         name: c"singularity-image",
@@ -144,6 +146,15 @@ pub static TABLE: [Known; 11] = [
         variable: "SLURM_SINGULARITY_OVERLAY",
         repeatable: false,
         more: "Such steps are entered by singularity exec, in a user namespace: root cannot mount a writable layer of a user's safely.",
+    },
+    Known {
+        id: Id::Stage,
+        name: c"singularity-stage",
+        argument: Some(c"[try:]DIR|memory|yes"),
+        usage: c"copy the image file to each node first, once a step",
+        variable: "SLURM_SINGULARITY_STAGE",
+        repeatable: false,
+        more: "To DIR on the node, to its memory, or (yes) to where the site says. The copy has no name and goes with the step. With try: the step goes on with the image itself where that cannot be done. SINGULARITY_STAGE counts too.",
     },
     Known {
         id: Id::Off,

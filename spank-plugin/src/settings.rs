@@ -34,6 +34,8 @@ pub struct Settings {
     pub variables: Vec<(OsString, OsString)>,
     /// What happens to changes.
     pub access: Access,
+    /// Where the image is copied to first, as [`launcher::stage::Stage::parse`] reads it.
+    pub stage: Option<OsString>,
 }
 
 /// Refuses options that contradict each other.
@@ -102,6 +104,9 @@ impl Settings {
             clean: typed.has(Id::CleanEnv),
             variables: variables(typed.all(Id::Env))?,
             access,
+            stage: typed
+                .last(Id::Stage)
+                .map(|text| launcher::stage::Stage::absolute(text, cwd)),
         })
     }
 
@@ -181,6 +186,9 @@ impl Settings {
             Access::Overlay(directory) => all.push((Id::Overlay, directory.as_path().into())),
             Access::ReadOnly | Access::Writable => {}
         }
+        if let Some(stage) = &self.stage {
+            all.push((Id::Stage, stage.clone()));
+        }
         all
     }
 
@@ -217,6 +225,9 @@ impl Settings {
         }
         if let Access::Overlay(directory) = &self.access {
             option("overlay", directory.as_path().as_os_str());
+        }
+        if let Some(stage) = &self.stage {
+            option("stage", stage);
         }
         for (name, wanted) in [
             ("--no-home", self.home == Home::None),
@@ -330,6 +341,7 @@ mod tests {
             (Id::Contain, ""),
             (Id::Env, r"A=1\,2,B=\\x"),
             (Id::WritableTmpfs, ""),
+            (Id::Stage, "try:./d"),
         ]);
         let first = Settings::of(OsStr::new("img"), &typed, Path::new("/here")).unwrap();
         assert_eq!(first.image, Path::new("/here/img"));

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use image::Shown;
 use launcher::hold::{self, HeldNamespace};
 use launcher::request::{Bind, HostPath, ImagePath, MpiChoice};
+use launcher::stage::Stage;
 use launcher::{Error, Host, User};
 use nix::sys::socket::{getsockname, UnixAddr};
 use pmi_shim::Choice;
@@ -187,19 +188,37 @@ fn hold(
         site.privileged_formats.clone_from(mounts);
     }
     let mpi = mpi(config, &site, &host.environment)?;
-    hold::prepare(user, &settings.image, &host, site.audit, |image| {
-        config.images.judge(&image, user.uid, user.gid)?;
-        let mut request = settings.request(image, &config.binds, launcher.clone());
-        request.site = site.clone();
-        request.mpi = mpi.clone();
-        request.binds.extend(script.clone());
-        // Slurm changes to the step's directory in the image before we start
-        // the program elsewhere, and complains if it is not there.
-        request
-            .places
-            .extend(host.cwd.as_ref().and_then(ImagePath::new));
-        Ok(request)
-    })
+    let said = variable(&host.environment, "SINGULARITY_STAGE");
+    let stage = settings.stage.as_deref().or(said).and_then(|text| {
+        let cwd = host.cwd.as_deref().unwrap_or(Path::new("/"));
+        let tmpdir = variable(&host.environment, "TMPDIR");
+        Stage::parse(text, site.stage_dir.as_deref(), tmpdir, cwd)
+    });
+    let patience = match stage {
+        Some(_) => hold::PATIENCE_TO_STAGE,
+        None => hold::PATIENCE,
+    };
+    hold::prepare(
+        user,
+        &settings.image,
+        &host,
+        site.audit,
+        patience,
+        |image| {
+            config.images.judge(&image, user.uid, user.gid)?;
+            let mut request = settings.request(image, &config.binds, launcher.clone());
+            request.site = site.clone();
+            request.mpi = mpi.clone();
+            request.stage.clone_from(&stage);
+            request.binds.extend(script.clone());
+            // Slurm changes to the step's directory in the image before we start
+            // the program elsewhere, and complains if it is not there.
+            request
+                .places
+                .extend(host.cwd.as_ref().and_then(ImagePath::new));
+            Ok(request)
+        },
+    )
 }
 
 /// How the step's ranks meet srun: as the user says, else as the site does.

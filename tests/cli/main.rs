@@ -26,6 +26,7 @@ mod pid;
 mod root;
 mod signals;
 mod site;
+mod stage;
 mod terminal;
 mod verbs;
 mod x11;

@@ -12,3 +12,4 @@ mod matrix;
 mod meeting;
 mod ranks;
 mod sharing;
+mod stage;

@@ -24,6 +24,10 @@ pub const CASES: &[Case] = &[
         a_relative_path_starts_where_it_is_typed,
     ),
     (
+        "a_staged_step_has_one_copy_on_each_node",
+        a_staged_step_has_one_copy_on_each_node,
+    ),
+    (
         "mistakes_fail_at_submission_in_one_line",
         mistakes_fail_at_submission_in_one_line,
     ),
@@ -216,4 +220,46 @@ fn mistakes_fail_at_submission_in_one_line(ground: &Ground) {
     bytes.truncate(bytes.len() / 2);
     let damaged = image_option(&ground.user.file("damaged", bytes));
     ground.srun(&[&damaged, "true"]).exited_with(1);
+}
+
+/// Each node has a /dev/shm of its own, in which nothing is but the copy.
+fn a_staged_step_has_one_copy_on_each_node(ground: &Ground) {
+    let image = small_file(Form::SquashfsLz4);
+    let size = std::fs::metadata(&image).expect("it is there").len();
+    let look = "sleep 1; echo $(stat -f -c '%b %f %S' /dev/shm) $(cat /proc/sys/kernel/hostname)";
+    for arguments in ["", "enter=prefix"] {
+        ground.configure(arguments);
+        let words = [
+            "-N2",
+            "-n4",
+            "--singularity-stage=/dev/shm",
+            "sh",
+            "-c",
+            look,
+        ];
+        let output = ground.srun_in(&image, &words);
+        output.succeeded().quietly();
+        let mut nodes = std::collections::BTreeSet::new();
+        for line in output.stdout().lines() {
+            let mut words = line.split(' ');
+            let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+            let (blocks, free, unit) = (number(), number(), number());
+            let used =
+                (blocks.expect("a number") - free.expect("a number")) * unit.expect("a number");
+            assert!(
+                (size..2 * size).contains(&used),
+                "{arguments}: {used} of {size}\n{output}"
+            );
+            nodes.extend(words.next().map(str::to_owned));
+        }
+        assert_eq!(
+            (output.stdout().lines().count(), nodes.len()),
+            (4, 2),
+            "{output}"
+        );
+    }
+    ground.configure("");
+    let output = ground.srun_in(&image, &["--singularity-stage=/nowhere", "true"]);
+    output.exited_with(255);
+    assert!(output.stderr().contains("to /nowhere: "), "{output}");
 }

@@ -149,6 +149,17 @@ pub(super) fn mpi(value: &[u8]) -> Result<(pmi_shim::Choice, bool), Malformed> {
     }
 }
 
+/// Where the image is copied to, which the caller has made absolute.
+pub(super) fn stage(bytes: &[u8]) -> Result<Option<crate::stage::Stage>, Malformed> {
+    use std::path::Path;
+    let Some(text) = at_most_one(bytes)? else {
+        return Ok(None);
+    };
+    crate::stage::Stage::parse(&text, None, None, Path::new("/"))
+        .map(Some)
+        .ok_or(Malformed("its place to copy to is malformed"))
+}
+
 pub(super) fn share(bytes: &[u8]) -> Result<Share, Malformed> {
     Ok(match items(bytes)?.as_slice() {
         [[0]] => Share::Auto,

@@ -132,6 +132,8 @@ pub struct Site {
     pub drop: Vec<Pattern>,
     /// Whether ranks of a job share their namespaces.
     pub share: bool,
+    /// Where `--stage` copies images to, where the user names no place.
+    pub stage_dir: Option<PathBuf>,
     /// What reads image files.
     pub driver: Driver,
     /// Whether privileged starts are written to the system log.
@@ -164,6 +166,7 @@ impl Default for Site {
             keep: Vec::new(),
             drop: Vec::new(),
             share: true,
+            stage_dir: None,
             driver: Driver::Auto,
             audit: true,
             mpi: pmi_shim::Choice::Auto,

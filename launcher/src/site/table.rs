@@ -77,7 +77,7 @@ macro_rules! mount {
 }
 
 /// All keys, in the order in which they are shown.
-pub static KEYS: [Key; 33] = [
+pub static KEYS: [Key; 34] = [
     switch!("allow setuid", "yes", allow_setuid,
         "Whether the set-id starter may be used, where it is installed."),
     switch!("allow user namespaces", "yes", allow_user_namespaces,
@@ -239,6 +239,21 @@ pub static KEYS: [Key; 33] = [
     },
     switch!("share between ranks", "yes", share,
         "Whether the ranks of a job on a node share their namespaces and the mount of the image. Without, MPI between them is slower."),
+    Key {
+        name: "stage dir",
+        form: "DIRECTORY",
+        default: "",
+        repeatable: false,
+        meaning: "Where --stage copies image files to where the user names no place: a directory on each node's own disk, or /dev/shm for its memory, that users may write to (mode 1777). Unset: TMPDIR, else /tmp.",
+        take: |site, value| {
+            site.stage_dir = match value {
+                "" => None,
+                path => Some(absolute(path)?),
+            };
+            Ok(())
+        },
+        show: |site| site.stage_dir.iter().map(|path| path.display().to_string()).collect(),
+    },
     Key {
         name: "image driver",
         form: "auto|kernel|fuse",

@@ -217,6 +217,115 @@ fn what_the_site_adds_and_leaves_out_holds() {
 }
 
 #[test]
+fn each_mount_that_the_site_leaves_out_is_not_there() {
+    let ground = ground();
+    let image = text_of(busybox());
+    let there = |rules: &str, text: &str| {
+        let words = ["exec", "--setuid", image, "sh", "-c", text];
+        under(&ground, rules, &words).succeeded().stdout()
+    };
+    for (key, text) in [
+        ("mount proc", "test -e /proc/self && echo there; true"),
+        ("mount sys", "test -e /sys/kernel && echo there; true"),
+        ("mount dev", "test -e /dev/null && echo there; true"),
+        (
+            "mount hosts",
+            "grep -q ' /etc/hosts ' /proc/self/mountinfo && echo there; true",
+        ),
+        (
+            "mount resolv.conf",
+            "grep -q ' /etc/resolv.conf ' /proc/self/mountinfo && echo there; true",
+        ),
+        (
+            "mount group",
+            "grep -q \":$(id -g):\" /etc/group && echo there; true",
+        ),
+    ] {
+        assert_eq!(there("", text), "there\n", "{key} = yes");
+        assert_eq!(there(&format!("{key} = no"), text), "", "{key} = no");
+    }
+}
+
+#[test]
+fn the_ways_that_the_site_closes_are_closed_for_the_command_too() {
+    let ground = ground();
+    let file = Image::Busybox.file(Form::SquashfsLz4);
+    let file = text_of(&file);
+    let userns = ["exec", "--userns", file, "echo", "in"];
+    for (rules, line) in [
+        (
+            "allow user namespaces = no",
+            format!("this site does not allow user namespaces\nhint: 'allow user namespaces' in {CONF} is the reason; its set-id starter or Slurm plugin may do it"),
+        ),
+        (
+            "image driver = kernel",
+            format!("this site has image files read by the kernel only\nhint: 'image driver' in {CONF} is the reason; its set-id starter or Slurm plugin may do it, or unpack the image into a directory"),
+        ),
+    ] {
+        under(&ground, rules, &userns)
+            .exited_with(255)
+            .wrote("")
+            .complained(&format!("singularity: enter image {file}: {line}\n"));
+        // By the starter, asked for or not.
+        under(&ground, rules, &exec(&[], file)).succeeded().wrote("in\n");
+        let words = ["exec", file, "echo", "in"];
+        under(&ground, rules, &words).succeeded().quietly().wrote("in\n");
+    }
+}
+
+#[test]
+fn variables_are_kept_and_ranks_kept_apart_as_the_site_says() {
+    let ground = ground();
+    let image = text_of(busybox());
+    let words = [
+        "exec",
+        "--setuid",
+        "-e",
+        image,
+        "sh",
+        "-c",
+        "echo ${SHELL-none}",
+    ];
+    under(&ground, "", &words).succeeded().wrote("none\n");
+    let output = under(&ground, "keep environment = SHEL*", &words);
+    assert_ne!(output.succeeded().stdout(), "none\n");
+    // Two at once, by the same name.
+    let pair = |rules: &str| {
+        let user = ground.user();
+        let scene = format!(
+            "echo '{rules}' >{CONF}; rm -f first; \
+             setpriv --reuid={0} --regid={1} --clear-groups -- env -i {2} /proc/self/fd/9 exec --setuid --share=x \
+             {image} sh -c 'readlink /proc/self/ns/mnt; sleep 30' </dev/null >first 2>/dev/null & \
+             n=0; while [ ! -s first ] && [ $n -lt 200 ]; do sleep 0.1; n=$((n+1)); done",
+            user.uid(),
+            user.gid(),
+            user.environment()
+                .iter()
+                .map(|(name, value)| format!("{name}='{value}'"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        );
+        let words = [
+            "exec",
+            "--setuid",
+            "--share=x",
+            image,
+            "readlink",
+            "/proc/self/ns/mnt",
+        ];
+        let second = staged(&ground, &scene, &words).succeeded().stdout();
+        user.kill_all();
+        let first = std::fs::read_to_string(user.work().join("first"));
+        (first.expect("the first has told its place"), second)
+    };
+    let (first, second) = pair("");
+    assert_eq!(first, second);
+    let (first, second) = pair("share between ranks = no");
+    assert!(first.starts_with("mnt:["), "{first}");
+    assert_ne!(first, second);
+}
+
+#[test]
 fn an_owner_that_a_fuse_server_claims_is_not_believed() {
     let ground = ground();
     // An image of root's in an image that the user serves, where all can see it.

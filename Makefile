@@ -27,7 +27,7 @@ HOST_TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 SITE = DIST='$(DIST)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' SETUID='$(SETUID)'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-matrix toolchain build plugin install uninstall bench figures cluster fmt lint doc fuzz clean
+.PHONY: help demo test test-matrix toolchain build plugin install uninstall bench figures scale cluster fmt lint doc fuzz clean
 
 help: ## Say what can be made (the default)
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -106,6 +106,17 @@ figures: build plugin ## Draw the figures of docs anew and fill in their table (
 	$(CARGO) build --release --locked --package peers
 	SINGULARITY_BIN='$(BIN)' SINGULARITY_PLUGIN='$(PLUGIN)' \
 		$$([ "$$(id -u)" != 0 ] || echo tests/privileged) '$(TARGET)/release/peers' figures $(FIGURES)
+
+# Of docs/SCALE.md; five minutes. Counts, so it need not be an idle machine; run by
+# root, who alone may ask what is in the page cache.
+scale: build ## Count what starts cost a shared file system, and compute many nodes (SCALE=--assume …)
+	@packages/install run demo test bench
+	@tests/images/image prepare openmpi-bookworm
+	'$(BIN)' bench --measure files --ranks 1,2,4,8,16,32,64 --json '$(TARGET)/scale.json' \
+		--model --nodes 1,10,100,1000,2000,5000,10000 $(SCALE) \
+		"$$(tests/images/image dir openmpi-bookworm)" \
+		"$$(tests/images/image file openmpi-bookworm squashfs)"
+	@echo 'the counts as JSON: $(TARGET)/scale.json'
 
 cluster: build plugin ## Bring up a Slurm cluster of two nodes on this machine, until Ctrl-C
 	@packages/install run demo test slurm

@@ -130,22 +130,26 @@ pub struct Cost {
     pub bytes: f64,
 }
 
-/// Counted once for this model: a ring of Open MPI 4.1 from Debian 12; as
-/// docs/SCALE.md has it. Newer counts come from `--measure files`.
+/// Counted once for this model: a program of Open MPI 4.1 from Debian 12, a directory
+/// and squashfs served by FUSE; as docs/SCALE.md has it. Newer counts come from
+/// `--measure files`.
 const DIRECTORY: Cost = Cost {
-    names: 60.0,
-    names_each: 480.0,
-    reads: 10.0,
-    reads_each: 110.0,
-    bytes: 21e6,
+    names: 0.0,
+    names_each: 525.0,
+    reads: 0.0,
+    reads_each: 175.0,
+    bytes: 32.6e6,
 };
 const FILE: Cost = Cost {
-    names: 4.0,
+    names: 0.0,
     names_each: 3.0,
-    reads: 420.0,
-    reads_each: 3.0,
-    bytes: 14e6,
+    reads: 729.0,
+    reads_each: 17.5,
+    bytes: 49.5e6,
 };
+
+/// Ranks of a large node, which the counts are extended to.
+const MANY_RANKS: f64 = 256.0;
 
 impl Cost {
     /// From counts with few and with many ranks, by the line through them.
@@ -190,26 +194,31 @@ impl Cost {
     }
 }
 
+/// Opens and looks of one node that reach the servers: what its other ranks ask for
+/// again is answered by the node itself, in part.
+fn node_names(cost: &Cost, given: &Assumptions) -> f64 {
+    cost.names + cost.names_each * ((1.0 - given.cached) * (given.ranks - 1.0) + 1.0)
+}
+
 /// Seconds until the last rank of so many nodes has started, as far as the image
 /// is concerned: the slowest of what the servers must answer in all, what the data
 /// servers must deliver, and what a node waits for by itself.
 pub fn shared(cost: &Cost, given: &Assumptions, nodes: f64) -> f64 {
-    let node_names =
-        cost.names + cost.names_each * ((1.0 - given.cached) * (given.ranks - 1.0) + 1.0);
     let node_reads = cost.reads + cost.reads_each;
     // Ranks of a node ask side by side; each waits for its own questions.
     let asks = cost.names + cost.names_each + node_reads;
     let node = asks * given.latency + cost.bytes / given.link;
-    let metadata = nodes * node_names / given.metadata;
+    let metadata = nodes * node_names(cost, given) / given.metadata;
     let requests = nodes * node_reads / given.requests;
     let data = nodes * cost.bytes / given.bandwidth;
     node.max(metadata).max(requests).max(data)
 }
 
-/// The same where every node copies the whole file to its own disk first.
+/// The same where every node copies the whole file to its own disk first, as by
+/// `--stage`. Each rank still opens the original, to see that it is the same image.
 pub fn staged(cost: &Cost, given: &Assumptions, nodes: f64) -> f64 {
     let deliver = (nodes * given.image / given.bandwidth).max(given.image / given.link);
-    let opens = nodes * 4.0 / given.metadata;
+    let opens = nodes * node_names(cost, given) / given.metadata;
     deliver.max(opens).max(given.image / given.disk) + local(cost, given)
 }
 
@@ -263,18 +272,20 @@ fn write_report(
     for (name, cost) in [("directory", directory), ("image file", file)] {
         writeln!(
             text,
-            "  {name:<10} {:.0} + {:.1} a rank opens and looks, {:.0} + {:.1} a rank reads, {:.1} MB",
+            "  {name:<10} {:.0} + {:.1} a rank opens and looks, {:.0} + {:.1} a rank reads, {:.1} MB; with {MANY_RANKS} ranks {:.0} and {:.0}",
             cost.names,
             cost.names_each,
             cost.reads,
             cost.reads_each,
-            cost.bytes / 1e6
+            cost.bytes / 1e6,
+            cost.names + cost.names_each * MANY_RANKS,
+            cost.reads + cost.reads_each * MANY_RANKS,
         )?;
     }
     writeln!(
         text,
         "\nSeconds until the last rank has started, as far as the image is concerned:\n  {:>9} {:>11} {:>12} {:>12} {:>14} {:>14}",
-        "nodes", "ranks", "directory", "image file", "copied first", "broadcast"
+        "nodes", "ranks", "directory", "image file", "--stage", "sbcast"
     )?;
     for &count in nodes {
         let many = count as f64;
@@ -353,6 +364,13 @@ mod tests {
     fn a_broadcast_does_not_grow_with_nodes_as_copying_does() {
         let copied = staged(&COST, &ROUND, 1000.0);
         assert!((copied - 1000.001).abs() < 1e-6, "{copied}");
+        // Where the names take longer than the file, they are what is waited for.
+        let slow = Assumptions {
+            metadata: 10.0,
+            ..ROUND
+        };
+        let named = staged(&COST, &slow, 1000.0);
+        assert!((named - 20_000.001).abs() < 1e-6, "{named}");
         let few = broadcast(&COST, &ROUND, 100.0);
         let many = broadcast(&COST, &ROUND, 10_000.0);
         assert!(many < few * 1.1, "{few} {many}");

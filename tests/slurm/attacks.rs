@@ -54,6 +54,10 @@ pub const CASES: &[Case] = &[
         damaged_superblocks,
     ),
     (
+        "attack_an_image_that_changes_while_it_is_mounted_ends_only_its_user",
+        changing_image,
+    ),
+    (
         "attack_no_variable_gets_code_into_slurmstepd",
         hostile_variables,
     ),
@@ -378,6 +382,21 @@ fn damaged_superblocks(ground: &Ground) {
     fs::remove_dir_all(directory).expect("root may");
     ground.configure("");
     assert_nodes_work(ground);
+}
+
+fn changing_image(ground: &Ground) {
+    let image = Image::Busybox.file_for(&ground.user, Form::SquashfsLz4);
+    let script = format!(
+        "srun --quiet {} sh -c 'sleep 0.7; cat /bin/* >/dev/null 2>&1; echo done' 2>/dev/null & sleep 0.3\n\
+         dd if=/dev/urandom of={} bs=4096 seek=1 count=400 conv=notrunc 2>/dev/null; wait; echo end\n",
+        image_option(&image),
+        image.display()
+    );
+    let (text, output) = ground.batch(&["-N1", "-n1"], &script);
+    output.succeeded();
+    assert!(text == "done\nend\n" || text == "end\n", "{text}");
+    assert_nodes_work(ground);
+    fs::remove_file(image).expect("it can be removed");
 }
 
 fn hostile_variables(ground: &Ground) {

@@ -474,6 +474,16 @@ mod tests {
     use super::*;
     use crate::host::Account;
 
+    #[test]
+    fn the_fuzzers_seeds_are_whole_requests() {
+        for seed in [
+            &include_bytes!("../../fuzz/corpus/request/full")[..],
+            include_bytes!("../../fuzz/corpus/request/least"),
+        ] {
+            assert_eq!(Sealed::check(seed), Ok(()));
+        }
+    }
+
     fn example() -> Sealed {
         Sealed {
             image: "/i".into(),

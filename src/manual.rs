@@ -447,6 +447,15 @@ singularity exec \-\-env MODE=fast tools.sqfs env
 .EE
 .in
 .PP
+On many nodes: the image's file copied to a disk of each node first, once for all ranks,
+and gone with the last of them:
+.PP
+.in +4n
+.EX
+srun singularity exec \-\-stage=/scratch/local tools.sqfs ./app
+.EE
+.in
+.PP
 What would be done, without doing it; and where the time goes:
 .PP
 .in +4n

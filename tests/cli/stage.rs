@@ -19,7 +19,7 @@ impl Disk {
         let options = format!("size={size},mode=1777");
         let mut mount = std::process::Command::new("mount");
         mount
-            .args(["-t", "tmpfs", "-o", &options, "disk"])
+            .args(["-t", "tmpfs", "-o", &options, test_support::DISK])
             .arg(&place);
         capture(&mut mount).succeeded();
         Disk(place)

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// end of its mount only then.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The source by which a file system in memory is known that a test mounts as a disk.
+pub const DISK: &str = "disk-of-a-test";
+
 /// The FUSE servers that serve images. Root's are looked at too.
 const SERVERS: [&str; 4] = ["squashfuse_ll", "squashfuse", "erofsfuse", "fuse2fs"];
 
@@ -215,9 +218,12 @@ fn singularity_sockets() -> BTreeSet<(PathBuf, String)> {
         .collect()
 }
 
+/// Without the disks that other tests, running at the same time, have mounted.
 fn mounts() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
-    table.lines().map(|line| format!("mount {line}")).collect()
+    let of_a_test = format!(" - tmpfs {DISK} ");
+    let lines = table.lines().filter(|line| !line.contains(&of_a_test));
+    lines.map(|line| format!("mount {line}")).collect()
 }
 
 /// Those of files in these directories.

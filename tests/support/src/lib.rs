@@ -34,7 +34,7 @@ mod user;
 
 pub use hosts::Hosts;
 pub use images::{Form, Image};
-pub use leftovers::Leftovers;
+pub use leftovers::{Leftovers, DISK};
 pub use mpi::Mpi;
 pub use node::{Network, Node};
 pub use place::{command, is_privileged, search_path, store, top};

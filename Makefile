@@ -73,6 +73,10 @@ build: toolchain ## Build the command, its manual pages and its completions
 		--target $(HOST_TRIPLE) -- -C target-feature=+crt-static
 	@cp '$(TARGET)/$(HOST_TRIPLE)/tools/pmi-bridge' '$(LIBEXEC)/pmi-bridge.new'
 	@mv '$(LIBEXEC)/pmi-bridge.new' '$(LIBEXEC)/pmi-bridge'
+	$(CARGO) rustc --profile tools --locked --package server --bin image-server \
+		--target $(HOST_TRIPLE) -- -C target-feature=+crt-static -C relocation-model=static
+	@cp '$(TARGET)/$(HOST_TRIPLE)/tools/image-server' '$(LIBEXEC)/image-server.new'
+	@mv '$(LIBEXEC)/image-server.new' '$(LIBEXEC)/image-server'
 	@rm -rf '$(DIST)/man' '$(DIST)/completions'
 	@mkdir -p '$(DIST)/man' '$(DIST)/completions'
 	@'$(BIN)' generate man '$(DIST)/man'

@@ -20,7 +20,8 @@ use crate::watch::Watched;
 use crate::ways::Entry;
 
 /// What serves image files; started with an environment of its own.
-const SERVERS: [&str; 6] = [
+const SERVERS: [&str; 7] = [
+    "image-server",
     "squashfuse",
     "squashfuse_ll",
     "erofsfuse",

@@ -17,6 +17,7 @@ pub mod metadata;
 pub mod mounted;
 pub mod oci;
 pub mod pack;
+pub mod patch;
 pub mod place;
 pub mod progress;
 pub mod remote;
@@ -26,7 +27,6 @@ pub mod tool;
 pub mod tree;
 pub mod unpack;
 pub mod verbs;
-pub mod volume;
 pub mod workdir;
 
 use std::ffi::OsString;

@@ -1,6 +1,7 @@
 //! Image files served by a FUSE server of the user, for those without privilege.
 //!
-//! Owns: finding, starting and awaiting squashfuse_ll, erofsfuse and fuse2fs.
+//! Owns: finding, starting and awaiting our image-server, or squashfuse_ll, erofsfuse
+//! and fuse2fs.
 //! Never: speaks the file system itself, or leaves a server behind: each one
 //! lives in a mount namespace without its own mount, so the kernel ends it when
 //! the last process of the image is gone, however that process ended.
@@ -30,6 +31,13 @@ use crate::sys::process::{self, Side};
 /// How long a server may take until its file system answers.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Our own server, in `libexec/singularity`.
+pub const OWN_SERVER: &str = "image-server";
+
+/// Threads of our server share one heap, which keeps what was freed: a heap of its own
+/// for each, and a mapping for each block of an image, cost more faults than the blocks.
+const MEMORY: &CStr = c"GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=67108864:glibc.malloc.top_pad=524288";
+
 /// The program that serves a file system, as users install it.
 pub fn server_name(kind: FileSystem) -> &'static str {
     match kind {
@@ -58,15 +66,21 @@ fn package(kind: FileSystem) -> &'static str {
 /// the server says of a damaged image.
 pub fn serve(
     host: &Host,
+    libexec: Option<&Path>,
     path: &Path,
     file: BorrowedFd<'_>,
     root: &Partition,
     writable: bool,
 ) -> Result<OwnedFd, Error> {
+    let own = libexec.and_then(|libexec| own_server(libexec, root.filesystem));
     let server = Server {
         image: path,
         kind: root.filesystem,
-        program: find(host, root.filesystem)?,
+        is_ours: own.is_some(),
+        program: match own {
+            Some(program) => program,
+            None => find(host, root.filesystem)?,
+        },
         errors: memfd_create(c"singularity-fuse", MFdFlags::MFD_CLOEXEC)
             .step(|| "make a file in memory".into())?,
     };
@@ -97,6 +111,16 @@ fn open_device() -> Result<OwnedFd, Error> {
     })
 }
 
+/// The server that is installed with the command, for the file systems it reads.
+fn own_server(libexec: &Path, kind: FileSystem) -> Option<PathBuf> {
+    if kind != FileSystem::Squashfs {
+        return None;
+    }
+    let program = libexec.join(OWN_SERVER);
+    nix::unistd::access(&program, nix::unistd::AccessFlags::X_OK).ok()?;
+    Some(program)
+}
+
 /// Searches `PATH` and the usual places; some users' `PATH` lacks /usr/sbin.
 fn find(host: &Host, kind: FileSystem) -> Result<PathBuf, Error> {
     let name = server_name(kind);
@@ -123,6 +147,8 @@ struct Server<'a> {
     image: &'a Path,
     kind: FileSystem,
     program: PathBuf,
+    /// Whether it is [`OWN_SERVER`].
+    is_ours: bool,
     /// What the server prints; a memory file never makes it wait or fail.
     errors: OwnedFd,
 }
@@ -140,7 +166,7 @@ impl Server<'_> {
             let number = |n: u64| CString::new(n.to_string()).unwrap_or_default();
             let context = FileSystemContext::open(c"fuse")?;
             context.set(c"source", c"singularity")?;
-            context.set(c"subtype", c"squashfuse")?;
+            context.set(c"subtype", c"squashfs")?;
             context.set(c"fd", &number(device.as_raw_fd() as u64))?;
             context.set(c"rootmode", c"40000")?;
             context.set(c"user_id", &number(host.uid.into()))?;
@@ -156,13 +182,20 @@ impl Server<'_> {
                 .hint("load the kernel module: modprobe fuse"),
             errno => Error::call(step(), errno),
         })?;
-        let arguments = vec![
-            "-f".into(),
-            "-o".into(),
-            format!("offset={}", root.offset).into(),
-            format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
-            format!("/dev/fd/{}", device.as_raw_fd()).into(),
-        ];
+        let arguments = if self.is_ours {
+            vec![
+                file.as_raw_fd().to_string().into(),
+                device.as_raw_fd().to_string().into(),
+            ]
+        } else {
+            vec![
+                "-f".into(),
+                "-o".into(),
+                format!("offset={}", root.offset).into(),
+                format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
+                format!("/dev/fd/{}", device.as_raw_fd()).into(),
+            ]
+        };
         self.start(arguments, &[file, device.as_fd()], None)?;
         drop(device);
         // The first request is answered when the server is up, or fails when it is gone.
@@ -262,7 +295,11 @@ impl Server<'_> {
 
     /// What went wrong, in the server's own last words.
     fn failed(&self) -> Error {
-        let name = server_name(self.kind);
+        let name = if self.is_ours {
+            OWN_SERVER
+        } else {
+            server_name(self.kind)
+        };
         let error = |cause: String| {
             Error::new(format!("mount image {}", shown(self.image)), cause)
                 .hint("the image may be damaged or truncated: copy or build it again")
@@ -361,7 +398,11 @@ impl Server<'_> {
             process::set_no_new_privileges()
         };
         let errno = match prepare() {
-            Ok(()) => process::execve(program, arguments, &[c"PATH=/usr/bin:/bin".into()]),
+            Ok(()) => process::execve(
+                program,
+                arguments,
+                &[c"PATH=/usr/bin:/bin".into(), MEMORY.into()],
+            ),
             Err(errno) => errno,
         };
         let _ = nix::unistd::write(&self.errors, errno.desc().as_bytes());

@@ -206,7 +206,7 @@ fn prepare_in_child(
     .step(|| "hold the namespace".into())?;
     let staged = crate::stage::stage(&request)?;
     let image = staged.as_ref().unwrap_or(&request.image);
-    let tree = root::mount_image(&plan, image, host)?;
+    let tree = root::mount_image(&plan, image, host, request.mpi.libexec.as_deref())?;
     let mut timing = Timing::start(false);
     root::assemble(&plan, image, tree, host, None, &mut timing)?;
     Ok((own, request.image.into_file()))

@@ -59,6 +59,7 @@ pub use plan::Plan;
 pub use privilege::User;
 pub use request::Request;
 pub use scripts::{environment_scripts, is_shell_name, quoted, sourcing};
+pub use sys::process::inherited;
 
 use crate::request::Share;
 use crate::timing::Timing;
@@ -267,7 +268,7 @@ fn enter(
         timing.phase("stage");
     }
     let image = staged.as_ref().unwrap_or(&request.image);
-    let image_tree = root::mount_image(plan, image, host)?;
+    let image_tree = root::mount_image(plan, image, host, request.mpi.libexec.as_deref())?;
     if user && image_tree.is_some() {
         // The image's server stays behind in the namespace it was started in.
         namespace::make(host, false, request::Unshared::default())?;

@@ -39,11 +39,16 @@ pub fn marker(fingerprint: u128) -> String {
 }
 
 /// Mounts the image, detached. Stands in the new user namespace; a FUSE server
-/// stays in the mount namespace this is called in.
+/// stays in the mount namespace this is called in; ours is in `libexec`.
 ///
 /// # Errors
 /// As [`fuse::serve`] and [`kernel::mount`].
-pub fn mount_image(plan: &Plan, image: &Image, host: &Host) -> Result<Option<OwnedFd>, Error> {
+pub fn mount_image(
+    plan: &Plan,
+    image: &Image,
+    host: &Host,
+    libexec: Option<&Path>,
+) -> Result<Option<OwnedFd>, Error> {
     let Some((how, writable)) = plan.steps.iter().find_map(|step| match step {
         Step::Image {
             mount, writable, ..
@@ -65,7 +70,7 @@ pub fn mount_image(plan: &Plan, image: &Image, host: &Host) -> Result<Option<Own
             kernel::mount(image, root, writable, plan.max_loop_devices).map(Some)
         }
         (ImageMount::Fuse(_), Some(root)) => {
-            fuse::serve(host, image.path(), image.fd(), root, writable).map(Some)
+            fuse::serve(host, libexec, image.path(), image.fd(), root, writable).map(Some)
         }
         // A directory is bound later: the source must be of the final namespace.
         _ => Ok(None),

@@ -1,6 +1,8 @@
 //! A site that forbids, lacks or has run out of something.
 
-use test_support::{capture, Form, Image};
+use std::path::{Path, PathBuf};
+
+use test_support::{capture, command, Form, Image};
 
 use crate::ground::{busybox, text_of, Ground};
 
@@ -76,8 +78,10 @@ fn a_missing_server_is_told_with_its_package() {
         // Hidden where it is: a file that nobody can execute lies over it.
         let scene = format!(
             "touch hidden; chmod 644 hidden; PATH={}; for d in $(echo $PATH | tr : ' '); do \
-             [ ! -e $d/{server} ] || mount --bind hidden $(readlink -f $d/{server}); done",
-            test_support::search_path()
+             [ ! -e $d/{server} ] || mount --bind hidden $(readlink -f $d/{server}); done; \
+             mount --bind hidden {}",
+            test_support::search_path(),
+            own_server().display()
         );
         let output = capture(&mut ground.on_stage(&scene, words));
         output.exited_with(255).wrote("").complained(&format!(
@@ -85,6 +89,14 @@ fn a_missing_server_is_told_with_its_package() {
              hint: install it (package {package}), run as root, or {UNPACK}\n"
         ));
     }
+}
+
+/// Our own server of image files, beside the command.
+fn own_server() -> PathBuf {
+    let prefix = command().parent().and_then(Path::parent);
+    prefix
+        .expect("it is installed")
+        .join("libexec/singularity/image-server")
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn a_real_job_whose_rank_is_killed_ends_and_leaves_nothing() {
         std::thread::sleep(Duration::from_millis(100 + dice.below(400)));
         // Any process of the user but mpirun: a launcher, a rank, the FUSE server.
         let script = format!(
-            "set -- $(pgrep -u {} -x 'singularity|ring|squashfuse_ll'); [ $# = 0 ] || {{ shift $(({} % $#)); kill -9 $1; }}",
+            "set -- $(pgrep -u {} -x 'singularity|ring|image-server'); [ $# = 0 ] || {{ shift $(({} % $#)); kill -9 $1; }}",
             user.uid(),
             dice.below(1000)
         );

@@ -104,7 +104,7 @@ pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(
         });
     }
     if let Some(owners) = packing.owners.as_ref().filter(|owners| !owners.is_empty()) {
-        crate::volume::erofs_patch::give(output.file(), output.place(), owners)?;
+        crate::patch::erofs::give(output.file(), output.place(), owners)?;
     }
     if made.is_some() || packing.owners.is_some() {
         finish_superblock(output, made).map_err(|error| Error::io(step(), &error))?;

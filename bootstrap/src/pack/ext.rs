@@ -8,8 +8,8 @@ use std::path::Path;
 use image::Shown;
 use launcher::Error;
 
+use crate::patch::ext;
 use crate::tree::host::Directory;
-use crate::volume::ext_patch;
 
 use super::erofs::hyphenated;
 use super::survey::Survey;
@@ -109,7 +109,7 @@ pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(
         }
     }
     let original = Directory::open(tree)?;
-    ext_patch::restore(
+    ext::restore(
         output.file(),
         output.place(),
         &original,

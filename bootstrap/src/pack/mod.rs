@@ -252,7 +252,7 @@ pub fn unpack_into_place(
     place: &Path,
 ) -> Result<(), Error> {
     packing.check(place)?;
-    directory::write(&*crate::volume::open(source)?, packing, place)
+    directory::write(&*crate::tree::open(source)?, packing, place)
 }
 
 /// Writes a SIF file with those objects of another that `keep` says, as they are.

@@ -156,7 +156,7 @@ pub(super) fn write(root: Root<'_>, packing: &Packing, output: &Output) -> Resul
     };
     let tree: Box<dyn Tree> = match root {
         Root::Tree(tree) => Box::new(Directory::open(tree)?),
-        Root::Partition(image) => crate::volume::open(image)?,
+        Root::Partition(image) => crate::tree::open(image)?,
     };
     let id = match (packing.epoch, &root) {
         (Some(_), Root::Tree(tree)) => Survey::of(tree)?.uuid(2),

@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use image::Shown;
 use launcher::Error;
@@ -22,7 +22,7 @@ use crate::failure::call;
 /// A directory on the host.
 #[derive(Debug)]
 pub struct Directory {
-    top: Rc<OwnedFd>,
+    top: Arc<OwnedFd>,
     path: PathBuf,
 }
 
@@ -44,7 +44,7 @@ impl Directory {
     /// Takes an open one; `path` is only for messages.
     pub fn from_fd(top: OwnedFd, path: &Path) -> Self {
         Self {
-            top: Rc::new(top),
+            top: Arc::new(top),
             path: path.to_owned(),
         }
     }
@@ -57,7 +57,7 @@ impl Directory {
         let failed = |errno| call(format!("read {}", Shown::new(&self.path.join(name))), errno);
         let stat = statat(&*self.top, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         let name = CString::new(name.as_bytes()).map_err(|_| failed(Errno::INVAL))?;
-        node(&stat, Handle::Name(Rc::clone(&self.top), name)).ok_or_else(|| failed(Errno::INVAL))
+        node(&stat, Handle::Name(Arc::clone(&self.top), name)).ok_or_else(|| failed(Errno::INVAL))
     }
 
     fn failed(&self, node: &Node, errno: Errno) -> Error {
@@ -109,7 +109,7 @@ impl Tree for Directory {
     fn root(&self) -> Result<Node, Error> {
         let failed = |errno| call(format!("read directory {}", Shown::new(&self.path)), errno);
         let stat = fstat(self.top.as_fd()).map_err(failed)?;
-        let handle = Handle::Name(Rc::clone(&self.top), CString::from(c"."));
+        let handle = Handle::Name(Arc::clone(&self.top), CString::from(c"."));
         node(&stat, handle).ok_or_else(|| failed(Errno::NOTDIR))
     }
 
@@ -117,7 +117,7 @@ impl Tree for Directory {
         let failed = |errno| self.failed(directory, errno);
         let (parent, name) = self.at(directory);
         let fd = openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
-        let fd = Rc::new(fd.map_err(failed)?);
+        let fd = Arc::new(fd.map_err(failed)?);
         let mut names = Vec::new();
         for entry in Dir::read_from(&*fd).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_owned();
@@ -131,7 +131,7 @@ impl Tree for Directory {
             match statat(&*fd, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => {
                     let bytes = name.to_bytes().to_vec();
-                    if let Some(node) = node(&stat, Handle::Name(Rc::clone(&fd), name)) {
+                    if let Some(node) = node(&stat, Handle::Name(Arc::clone(&fd), name)) {
                         entries.push((bytes, node));
                     }
                 }

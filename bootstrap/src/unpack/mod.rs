@@ -15,7 +15,6 @@ use image::Image;
 use launcher::Error;
 
 use crate::tree::extract::{extract, Lost, Options, Owner};
-use crate::volume;
 
 /// Owners by path below the top, for what a directory could not be given.
 pub type Owners = Vec<(PathBuf, Owner)>;
@@ -27,7 +26,7 @@ pub type Owners = Vec<(PathBuf, Owner)>;
 /// # Errors
 /// A damaged image, a full disk.
 pub fn image(image: &Image, tree: &Path, options: Options) -> Result<Lost, Error> {
-    let source = volume::open(image)?;
+    let source = crate::tree::open(image)?;
     extract(&*source, tree, options)
 }
 

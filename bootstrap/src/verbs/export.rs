@@ -10,7 +10,6 @@ use launcher::Error;
 use crate::pack::{epoch, Output};
 use crate::tree::archive::{archive, is_closed_pipe};
 use crate::verbs::open_to_read;
-use crate::volume;
 
 /// What a shell shows of a program that SIGPIPE has ended.
 const BROKEN_PIPE: i32 = 141;
@@ -31,7 +30,7 @@ pub fn export(options: &Export) -> Result<(), Error> {
             .hint("name a file: --file FILE, or > FILE"));
         }
         let image = open_to_read(&options.image)?;
-        let tree = volume::open(&image)?;
+        let tree = crate::tree::open(&image)?;
         let mut output = BufWriter::with_capacity(1 << 16, output.lock());
         let written = archive(&*tree, &mut output, "to standard output", epoch);
         if written.as_ref().is_err_and(is_closed_pipe) {
@@ -42,7 +41,7 @@ pub fn export(options: &Export) -> Result<(), Error> {
     };
     let name = Shown::new(path).to_string();
     let image = open_to_read(&options.image)?;
-    let tree = volume::open(&image)?;
+    let tree = crate::tree::open(&image)?;
     let special = path.metadata().is_ok_and(|there| {
         let kind = there.file_type();
         kind.is_fifo() || kind.is_char_device() || kind.is_block_device()

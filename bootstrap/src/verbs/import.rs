@@ -13,11 +13,11 @@ use launcher::Error;
 use crate::build::space_for;
 use crate::mounted::Mounted;
 use crate::pack::Format;
+use crate::patch::ext;
 use crate::space::{self, Kind, Space};
 use crate::tree::extract::Lost;
 use crate::unpack::{self, tar};
 use crate::verbs::open_to_write;
-use crate::volume::ext_patch;
 use crate::workdir::WorkDir;
 
 /// What is imported.
@@ -105,7 +105,7 @@ pub(crate) fn into_image(
     let kept = space.kind() != Kind::Root;
     if kept && !lost.owners.is_empty() {
         // Owners that this user has no ids for are only numbers in the image.
-        ext_patch::give(image.file(), path, &lost.owners)?;
+        ext::give(image.file(), path, &lost.owners)?;
     }
     unpack::tell(&lost, kept);
     Ok(())

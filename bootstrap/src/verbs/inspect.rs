@@ -2,7 +2,7 @@
 //!
 //! Owns: the reading, as people and as programs are told it; docs/IMAGES.md has the
 //! table of the latter. Never: runs or mounts anything of the image: it is read by
-//! [`crate::volume`], whoever asks.
+//! [`volume`], whoever asks.
 
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,6 @@ use crate::tree::extract::{extract, Options};
 use crate::tree::walk::{find, read};
 use crate::tree::{Attribute, Content, Kind, Node, Tree};
 use crate::verbs::open_to_read;
-use crate::volume;
 use crate::workdir::WorkDir;
 
 /// Nothing that describes an image is longer.
@@ -33,7 +32,7 @@ const APPS: &str = "scif/apps";
 /// It is no image, or a damaged one.
 pub fn inspect(options: &Inspect) -> Result<(), Error> {
     let image = open_to_read(&options.image)?;
-    let tree = volume::open(&image)?;
+    let tree = crate::tree::open(&image)?;
     let text = if options.json {
         let mut all = everything(&image, &*tree)?;
         let libraries = libraries(&image, &*tree)?;

@@ -13,7 +13,6 @@ use crate::tree::archive::archive;
 use crate::tree::extract::Lost;
 use crate::verbs::import::by_archive;
 use crate::verbs::open_to_read;
-use crate::volume;
 
 /// Puts the files of a source into the directory at `tree`, over what is there.
 ///
@@ -28,6 +27,6 @@ pub(crate) fn unpack_into(source: &OsStr, registry: &Registry, tree: &Path) -> R
     }
     let image = open_to_read(Path::new(source))?;
     by_archive(&name, tree, |output| {
-        archive(&*volume::open(&image)?, output, &name, None)
+        archive(&*crate::tree::open(&image)?, output, &name, None)
     })
 }

@@ -17,7 +17,13 @@ const GRACE: Duration = Duration::from_secs(5);
 pub const DISK: &str = "disk-of-a-test";
 
 /// The FUSE servers that serve images. Root's are looked at too.
-const SERVERS: [&str; 4] = ["squashfuse_ll", "squashfuse", "erofsfuse", "fuse2fs"];
+const SERVERS: [&str; 5] = [
+    "image-server",
+    "squashfuse_ll",
+    "squashfuse",
+    "erofsfuse",
+    "fuse2fs",
+];
 
 /// Everything that programs of some users could leave on this machine, at one
 /// moment.

@@ -164,7 +164,7 @@ fn programs(directory: &Path) -> Vec<PathBuf> {
 /// What cargo has built of the programs of `libexec`, where `make build` was not run.
 fn built_programs() -> Vec<PathBuf> {
     let target = target();
-    ["builder", "pmi-bridge"]
+    ["builder", "image-server", "pmi-bridge"]
         .iter()
         .filter_map(|name| {
             ["tools", "release", "debug"]

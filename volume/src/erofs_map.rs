@@ -6,9 +6,9 @@
 
 use launcher::Error;
 
-use super::decompress::{decompress, Algorithm};
-use super::erofs::{Inode, Volume};
-use super::{le16, le32, le64};
+use crate::decompress::{decompress, Algorithm};
+use crate::erofs::{Inode, Volume};
+use crate::{le16, le32, le64};
 
 const COMPACT_2B: u16 = 0x1;
 const BIG_1: u16 = 0x2;

@@ -9,9 +9,9 @@ use std::rc::Rc;
 use image::Erofs;
 use launcher::Error;
 
-use super::erofs_map::{Extent, Map, Stored};
-use super::{device_numbers, le16, le32, le64, Device};
+use crate::erofs_map::{Extent, Map, Stored};
 use crate::tree::{Attribute, Content, Handle, Kind, Node, Part, Time, Tree};
+use crate::{device_numbers, le16, le32, le64, Device};
 
 const INCOMPAT_LEADING_ZEROES: u32 = 0x1;
 /// More than one device, long attribute names, 48-bit addresses, metadata boxes.
@@ -22,7 +22,7 @@ const LONGEST_DIRECTORY: u64 = 1 << 30;
 const LONGEST_EXTENT: u64 = 64 << 20;
 
 /// An EROFS file system.
-pub(super) struct Volume<'a> {
+pub struct Volume<'a> {
     pub(super) device: Device<'a>,
     facts: Erofs,
     metadata: u64,
@@ -62,7 +62,11 @@ impl Inode {
 }
 
 impl<'a> Volume<'a> {
-    pub(super) fn open(device: Device<'a>) -> Result<Self, Error> {
+    /// Reads what every file of it needs.
+    ///
+    /// # Errors
+    /// It is damaged, of another kind, or cannot be read.
+    pub fn open(device: Device<'a>) -> Result<Self, Error> {
         let Some(facts) = device.image.erofs() else {
             return Err(device.damaged("it holds no EROFS"));
         };
@@ -95,7 +99,10 @@ impl<'a> Volume<'a> {
     }
 
     /// Where an inode lies, and whether it is a long one.
-    pub(super) fn place(&self, node: &Node) -> Result<(u64, bool), Error> {
+    ///
+    /// # Errors
+    /// The inode cannot be read.
+    pub fn place(&self, node: &Node) -> Result<(u64, bool), Error> {
         let inode = self.of(node)?;
         let Handle::Inode(number) = node.handle else {
             return Err(self.device.damaged("a file of another tree"));

@@ -6,8 +6,8 @@
 
 use launcher::Error;
 
-use super::{le16, le32};
 use crate::tree::Attribute;
+use crate::{le16, le32};
 
 const MAGIC: u32 = 0xea02_0000;
 const MOST: usize = 4096;

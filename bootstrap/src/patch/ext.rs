@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use image::{crc32c, Image, Shown};
 use launcher::Error;
 
-use super::ext::{Inode, Volume};
-use super::{array, le32, Device};
+use volume::ext::{Inode, Volume};
+use volume::{array, le32, Device};
+
 use crate::tree::extract::{clamped, Owner};
 use crate::tree::{Kind, Node, Time, Tree};
 use crate::unpack::Owners;
@@ -74,18 +75,13 @@ fn with_patch(
     owners: Option<&Owners>,
     work: impl FnOnce(&Patch<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (Some(root), Some(facts)) = (image.root(), image.ext()) else {
+    let Some(facts) = image.ext() else {
         return Err(Error::new(
             format!("write image {}", Shown::new(image.path())),
             "it holds no ext file system",
         ));
     };
-    let device = Device {
-        image,
-        file: image.file(),
-        offset: root.offset,
-        size: root.size,
-    };
+    let device = Device::of(image)?;
     let superblock = device.bytes(1024, 1024)?;
     let seed = if facts.features[1] & INCOMPAT_CHECKSUM_SEED != 0 {
         le32(&superblock, 624)
@@ -95,7 +91,7 @@ fn with_patch(
     work(&Patch {
         volume: Volume::open(device)?,
         file: image.file(),
-        offset: root.offset,
+        offset: device.offset(),
         place: image.path(),
         seed: facts.has_checksum.then_some(seed),
         owners: owners
@@ -209,7 +205,13 @@ fn put_owner(inode: &mut Inode, owner: Owner) {
     }
 }
 
-impl Inode {
+/// Changes to an inode, before it is written back.
+trait Change {
+    fn put(&mut self, at: usize, bytes: &[u8]);
+    fn put_times(&mut self, time: Time);
+}
+
+impl Change for Inode {
     fn put(&mut self, at: usize, bytes: &[u8]) {
         let place = self.raw.get_mut(at..).unwrap_or_default();
         for (to, from) in place.iter_mut().zip(bytes) {

@@ -1,8 +1,8 @@
 //! Blocks of compressed data.
 //!
 //! Owns: the algorithms of squashfs and EROFS, each with a bound on what comes
-//! out. LZ4 and LZO are written out here: EROFS needs an LZ4 that stops when the
-//! wanted part is there, and LZO is a page of code.
+//! out. LZO is written out here, it is a page of code; and so is an LZ4 that stops when
+//! the wanted part is there, which EROFS needs.
 
 use std::io::Read;
 
@@ -29,7 +29,17 @@ pub(super) enum Algorithm {
 pub(super) fn decompress(algorithm: Algorithm, input: &[u8], most: usize) -> Option<Vec<u8>> {
     let mut output = Vec::with_capacity(most);
     match algorithm {
-        Algorithm::Lz4 => lz4(input, most, &mut output)?,
+        Algorithm::Lz4 => {
+            output.resize(most, 0);
+            match lz4_flex::block::decompress_into(input, &mut output) {
+                Ok(length) => output.truncate(length),
+                // It may be longer than what is wanted of it.
+                Err(_) => {
+                    output.clear();
+                    lz4(input, most, &mut output)?;
+                }
+            }
+        }
         Algorithm::Lzo => lzo(input, most, &mut output)?,
         Algorithm::Zlib => {
             flate2::Decompress::new(true)
@@ -42,6 +52,10 @@ pub(super) fn decompress(algorithm: Algorithm, input: &[u8], most: usize) -> Opt
                 .ok()?;
         }
         Algorithm::Zstd => {
+            if unpack_whole_frame(input, &mut output) {
+                return Some(output);
+            }
+            output.clear();
             let decoder = zstd::stream::read::Decoder::with_buffer(input).ok()?;
             read_up_to(decoder.single_frame(), most, &mut output)?;
         }
@@ -63,6 +77,22 @@ pub(super) fn decompress(algorithm: Algorithm, input: &[u8], most: usize) -> Opt
         }
     }
     Some(output)
+}
+
+/// Unpacks what is one frame and no more, by a context that is kept: to make one takes
+/// longer than a small block. False: it has to be looked at more closely.
+fn unpack_whole_frame(input: &[u8], output: &mut Vec<u8>) -> bool {
+    thread_local! {
+        static KEPT: std::cell::RefCell<Option<zstd::bulk::Decompressor<'static>>> =
+            const { std::cell::RefCell::new(None) };
+    }
+    KEPT.with_borrow_mut(|kept| {
+        if kept.is_none() {
+            *kept = zstd::bulk::Decompressor::new().ok();
+        }
+        kept.as_mut()
+            .is_some_and(|kept| kept.decompress_to_buffer(input, output).is_ok())
+    })
 }
 
 /// More than this no block of at most a megabyte needs to be unpacked.

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use image::{Ext, Image};
 use launcher::Error;
 
-use super::{device_numbers, ext_attributes, le16, le32, Device};
 use crate::tree::{Attribute, Content, Handle, Kind, Node, Part, Time, Tree};
+use crate::{device_numbers, ext_attributes, le16, le32, Device};
 
 const ROOT: u64 = 2;
 const INCOMPAT_META_BG: u32 = 0x10;
@@ -41,7 +41,7 @@ const MOST_PIECES: usize = 1 << 22;
 const LONGEST_DIRECTORY: u64 = 1 << 30;
 
 /// An ext file system.
-pub(crate) struct Volume<'a> {
+pub struct Volume<'a> {
     device: Device<'a>,
     facts: Ext,
     inode_size: u64,
@@ -51,8 +51,10 @@ pub(crate) struct Volume<'a> {
 }
 
 /// An inode as it lies on the disk.
-pub(crate) struct Inode {
+pub struct Inode {
+    /// Its number, from 1 on.
     pub number: u64,
+    /// The whole of it.
     pub raw: Vec<u8>,
 }
 
@@ -77,7 +79,8 @@ impl Inode {
         self.raw.get(40..100).unwrap_or_default()
     }
 
-    pub(super) fn extra_size(&self) -> usize {
+    /// How many bytes there are beyond the first 128.
+    pub fn extra_size(&self) -> usize {
         if self.raw.len() > 128 {
             usize::from(le16(&self.raw, 128))
         } else {
@@ -111,7 +114,11 @@ impl Inode {
 }
 
 impl<'a> Volume<'a> {
-    pub(super) fn open(device: Device<'a>) -> Result<Self, Error> {
+    /// Reads what every file of it needs.
+    ///
+    /// # Errors
+    /// It is damaged, of another kind, or cannot be read.
+    pub fn open(device: Device<'a>) -> Result<Self, Error> {
         let Some(facts) = device.image.ext() else {
             return Err(device.damaged("it holds no ext file system"));
         };
@@ -189,7 +196,7 @@ impl<'a> Volume<'a> {
     }
 
     /// Where in the file system an inode lies.
-    pub(crate) fn place(&self, number: u64) -> Result<u64, Error> {
+    pub fn place(&self, number: u64) -> Result<u64, Error> {
         let damaged = || self.device.damaged("an inode's number is impossible");
         if number == 0 || number > u64::from(self.facts.inodes) {
             return Err(damaged());
@@ -208,7 +215,11 @@ impl<'a> Volume<'a> {
             .ok_or_else(damaged)
     }
 
-    pub(crate) fn inode(&self, number: u64) -> Result<Inode, Error> {
+    /// Reads an inode.
+    ///
+    /// # Errors
+    /// There is none of this number, or it cannot be read.
+    pub fn inode(&self, number: u64) -> Result<Inode, Error> {
         let length = usize::try_from(self.inode_size).unwrap_or(128);
         Ok(Inode {
             number,
@@ -457,7 +468,7 @@ impl<'a> Volume<'a> {
     }
 
     /// The names in a directory with the numbers of their inodes.
-    pub(crate) fn names(&self, inode: &Inode) -> Result<Vec<(Vec<u8>, u64)>, Error> {
+    pub fn names(&self, inode: &Inode) -> Result<Vec<(Vec<u8>, u64)>, Error> {
         let mut names = Vec::new();
         let content = self.whole(inode, LONGEST_DIRECTORY)?;
         if inode.flags() & FLAG_INLINE != 0 {
@@ -490,7 +501,7 @@ fn has_superblock(group: u64, read_only_features: u32) -> bool {
 }
 
 /// An image whose last writer did not end as it should.
-pub(crate) fn unclean(image: &Image) -> Error {
+pub fn unclean(image: &Image) -> Error {
     Error::new(
         format!("read image {}", image::Shown::new(image.path())),
         "its last writer was interrupted, and the journal has not been replayed",

@@ -9,8 +9,9 @@ use std::path::Path;
 use image::{Image, Shown};
 use launcher::Error;
 
-use super::erofs::Volume;
-use super::Device;
+use volume::erofs::Volume;
+use volume::Device;
+
 use crate::tree::Tree;
 use crate::unpack::Owners;
 
@@ -22,15 +23,8 @@ pub(crate) fn give(file: &File, place: &Path, owners: &Owners) -> Result<(), Err
     let step = || format!("write {}", Shown::new(place));
     let failed = |error: std::io::Error| Error::io(step(), &error);
     let image = Image::from_file(place, file.try_clone().map_err(failed)?)?;
-    let Some(root) = image.root() else {
-        return Err(Error::new(step(), "it holds no EROFS"));
-    };
-    let volume = Volume::open(Device {
-        image: &image,
-        file: image.file(),
-        offset: root.offset,
-        size: root.size,
-    })?;
+    let device = Device::of(&image)?;
+    let volume = Volume::open(device)?;
     let mut directory = None;
     for (path, owner) in owners {
         let parent = path.parent().unwrap_or(Path::new(""));
@@ -71,7 +65,7 @@ pub(crate) fn give(file: &File, place: &Path, owners: &Owners) -> Result<(), Err
         ) {
             *to = from;
         }
-        file.write_all_at(&ids, root.offset + at + 24)
+        file.write_all_at(&ids, device.offset() + at + 24)
             .map_err(failed)?;
     }
     Ok(())

@@ -3,28 +3,31 @@
 //! Owns: its tables, inodes, directories and blocks. See the kernel's
 //! `fs/squashfs/squashfs_fs.h` and `Documentation/filesystems/squashfs.rst`.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use image::{Compressor, Squashfs};
 use launcher::Error;
 
-use super::decompress::{decompress, Algorithm};
-use super::{device_numbers, le16, le32, le64, Device};
-use crate::tree::{Attribute, Content, Handle, Kind, Node, Part, Time, Tree};
+use crate::decompress::{decompress, Algorithm};
+use crate::tree::{Attribute, Content, Handle, Kind, Name, Node, Part, Served, Time, Tree};
+use crate::{device_numbers, le16, le32, le64, Device};
 
 /// Metadata is stored in blocks of this many bytes before compression.
 const METADATA: usize = 8192;
 /// How many blocks of metadata are kept unpacked.
 const KEPT: usize = 1024;
+/// How many bytes of data are kept unpacked, at least four blocks.
+const KEPT_DATA: usize = 8 << 20;
+/// Of how many files it is known where their blocks lie.
+const KEPT_FILES: usize = 4096;
 const NONE: u32 = u32::MAX;
 const MOST_ENTRIES: usize = 1 << 24;
 
-type Block = (Rc<Vec<u8>>, u64);
+type Block = (Arc<Vec<u8>>, u64);
 
 /// A squashfs file system.
-pub(super) struct Volume<'a> {
+pub struct Volume<'a> {
     device: Device<'a>,
     facts: Squashfs,
     algorithm: Algorithm,
@@ -36,8 +39,11 @@ pub(super) struct Volume<'a> {
     fragment_count: u32,
     /// Where attributes are, where their list is, how many there are.
     attributes: Option<(u64, Vec<u64>, u32)>,
-    cache: RefCell<HashMap<u64, Block>>,
-    fragment: RefCell<Option<(u64, Rc<Vec<u8>>)>>,
+    cache: Mutex<HashMap<u64, Block>>,
+    /// Blocks of data that were unpacked last, the latest at the end.
+    unpacked: Mutex<VecDeque<(u64, Arc<Vec<u8>>)>>,
+    /// Where the blocks of files lie.
+    files: Mutex<HashMap<u64, Arc<Blocks>>>,
 }
 
 /// A place in a stream of metadata.
@@ -74,7 +80,11 @@ enum Body {
 }
 
 impl<'a> Volume<'a> {
-    pub(super) fn open(device: Device<'a>) -> Result<Self, Error> {
+    /// Reads what every file of it needs.
+    ///
+    /// # Errors
+    /// It is damaged, of another kind, or cannot be read.
+    pub fn open(device: Device<'a>) -> Result<Self, Error> {
         let Some(facts) = device.image.squashfs() else {
             return Err(device.damaged("it holds no squashfs"));
         };
@@ -98,8 +108,9 @@ impl<'a> Volume<'a> {
             fragments: Vec::new(),
             fragment_count: le32(&superblock, 16),
             attributes: None,
-            cache: RefCell::default(),
-            fragment: RefCell::default(),
+            cache: Mutex::default(),
+            unpacked: Mutex::default(),
+            files: Mutex::default(),
         };
         let ids = usize::from(facts.ids);
         let blocks = volume.pointers(le64(&superblock, 48), (ids * 4).div_ceil(METADATA))?;
@@ -137,23 +148,31 @@ impl<'a> Volume<'a> {
 
     /// A block of metadata, unpacked, and where the next one begins.
     fn metadata(&self, at: u64) -> Result<Block, Error> {
-        if let Some(block) = self.cache.borrow().get(&at) {
+        if let Some(block) = locked(&self.cache).get(&at) {
             return Ok(block.clone());
         }
-        let head = self.device.bytes(at, 2)?;
-        let head = le16(&head, 0);
-        let length = usize::from(head & 0x7fff);
-        let raw = self.device.bytes(at + 2, length)?;
-        let content = if head & 0x8000 != 0 {
-            raw
-        } else {
-            decompress(self.algorithm, &raw, METADATA).ok_or_else(|| {
+        // As much as one can have, and at the end of the image what is left.
+        let room = self.device.size.saturating_sub(at).min(METADATA as u64 + 2);
+        let room = usize::try_from(room).unwrap_or(0);
+        let (length, content) = self
+            .device
+            .with_bytes(at, room, |raw| {
+                let head = le16(raw, 0);
+                let length = usize::from(head & 0x7fff);
+                let raw = raw.get(2..2 + length)?;
+                let content = if head & 0x8000 != 0 {
+                    Some(raw.to_vec())
+                } else {
+                    decompress(self.algorithm, raw, METADATA)
+                };
+                Some((length, content?))
+            })?
+            .ok_or_else(|| {
                 self.device
                     .damaged("a block of metadata cannot be unpacked")
-            })?
-        };
-        let block = (Rc::new(content), at + 2 + length as u64);
-        let mut cache = self.cache.borrow_mut();
+            })?;
+        let block = (Arc::new(content), at + 2 + length as u64);
+        let mut cache = locked(&self.cache);
         if cache.len() >= KEPT {
             cache.clear();
         }
@@ -322,15 +341,16 @@ impl<'a> Volume<'a> {
     /// not compressed.
     fn data(&self, at: u64, size: u32, most: usize) -> Result<Vec<u8>, Error> {
         let length = usize::try_from(size & 0xff_ffff).unwrap_or(0);
-        let raw = self.device.bytes(at, length)?;
         if size & 1 << 24 != 0 {
-            return Ok(raw);
+            return self.device.bytes(at, length);
         }
-        decompress(self.algorithm, &raw, most)
+        let unpack = |raw: &[u8]| decompress(self.algorithm, raw, most);
+        self.device
+            .with_bytes(at, length, unpack)?
             .ok_or_else(|| self.device.damaged("a block of data cannot be unpacked"))
     }
 
-    fn fragment(&self, index: u32) -> Result<Rc<Vec<u8>>, Error> {
+    fn fragment(&self, index: u32) -> Result<Arc<Vec<u8>>, Error> {
         let damaged = || self.device.damaged("a file's end is not in the table");
         if index >= self.fragment_count {
             return Err(damaged());
@@ -342,14 +362,26 @@ impl<'a> Volume<'a> {
             offset: nth % 512 * 16,
         };
         let raw = self.take(&mut cursor, 16)?;
-        let at = le64(&raw, 0);
-        if let Some((kept, content)) = &*self.fragment.borrow() {
-            if *kept == at {
-                return Ok(Rc::clone(content));
+        self.kept(le64(&raw, 0), le32(&raw, 8))
+    }
+
+    /// A block of data, unpacked, of those that are kept a while.
+    fn kept(&self, at: u64, size: u32) -> Result<Arc<Vec<u8>>, Error> {
+        let mut all = locked(&self.unpacked);
+        if let Some(index) = all.iter().rposition(|(other, _)| *other == at) {
+            if let Some(found) = all.remove(index) {
+                all.push_back(found.clone());
+                return Ok(found.1);
             }
         }
-        let content = Rc::new(self.data(at, le32(&raw, 8), self.block_size())?);
-        *self.fragment.borrow_mut() = Some((at, Rc::clone(&content)));
+        drop(all);
+        // Unlocked: others read meanwhile.
+        let content = Arc::new(self.data(at, size, self.block_size())?);
+        let mut all = locked(&self.unpacked);
+        while all.len() >= (KEPT_DATA / self.block_size()).clamp(4, 128) {
+            all.pop_front();
+        }
+        all.push_back((at, Arc::clone(&content)));
         Ok(content)
     }
 
@@ -368,39 +400,11 @@ impl Tree for Volume<'_> {
     }
 
     fn entries(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, Error> {
-        let Body::Directory {
-            start,
-            offset,
-            size,
-        } = self.of(directory)?.body
-        else {
-            return Err(self.device.damaged("something is no directory after all"));
+        let Handle::Inode(number) = directory.handle else {
+            return Err(self.device.damaged("a file of another tree"));
         };
-        let mut cursor = Cursor {
-            block: self.directories.saturating_add(start.into()),
-            offset: offset.into(),
-        };
-        let mut entries = Vec::new();
-        // The size counts three bytes for `.` and `..`, which are not there.
-        let mut left = usize::try_from(size).unwrap_or(0).saturating_sub(3);
-        while left >= 12 {
-            let head = self.take(&mut cursor, 12)?;
-            left -= 12;
-            let block = u64::from(le32(&head, 4));
-            for _ in 0..=le32(&head, 0) {
-                let raw = self.take(&mut cursor, 8)?;
-                let length = usize::from(le16(&raw, 6)) + 1;
-                let name = self.take(&mut cursor, length)?;
-                left = left
-                    .checked_sub(8 + length)
-                    .filter(|_| entries.len() < MOST_ENTRIES)
-                    .ok_or_else(|| self.device.damaged("a directory contradicts itself"))?;
-                let inode = self.inode(block << 16 | u64::from(le16(&raw, 0)))?;
-                entries.push((name, inode.node));
-            }
-        }
-        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(entries)
+        let entry = |name: Name| Ok((name.name, self.inode(name.number)?.node));
+        self.names(number)?.into_iter().map(entry).collect()
     }
 
     fn target(&self, link: &Node) -> Result<Vec<u8>, Error> {
@@ -497,6 +501,190 @@ impl Volume<'_> {
             })?;
         self.take(cursor, length)
     }
+}
+
+impl Served for Volume<'_> {
+    fn top(&self) -> u64 {
+        self.root
+    }
+
+    fn node(&self, number: u64) -> Result<Node, Error> {
+        Ok(self.inode(number)?.node)
+    }
+
+    fn names(&self, directory: u64) -> Result<Vec<Name>, Error> {
+        let Body::Directory {
+            start,
+            offset,
+            size,
+        } = self.inode(directory)?.body
+        else {
+            return Err(self.device.damaged("something is no directory after all"));
+        };
+        let mut cursor = Cursor {
+            block: self.directories.saturating_add(start.into()),
+            offset: offset.into(),
+        };
+        let mut names = Vec::new();
+        // The size counts three bytes for `.` and `..`, which are not there.
+        let mut left = usize::try_from(size).unwrap_or(0).saturating_sub(3);
+        while left >= 12 {
+            let head = self.take(&mut cursor, 12)?;
+            left -= 12;
+            let block = u64::from(le32(&head, 4));
+            for _ in 0..=le32(&head, 0) {
+                let raw = self.take(&mut cursor, 8)?;
+                let length = usize::from(le16(&raw, 6)) + 1;
+                let name = self.take(&mut cursor, length)?;
+                left = left
+                    .checked_sub(8 + length)
+                    .filter(|_| names.len() < MOST_ENTRIES)
+                    .ok_or_else(|| self.device.damaged("a directory contradicts itself"))?;
+                names.push(Name {
+                    name,
+                    number: block << 16 | u64::from(le16(&raw, 0)),
+                    kind: kind_of(le16(&raw, 4)),
+                });
+            }
+        }
+        names.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(names)
+    }
+
+    fn read_at(&self, file: u64, from: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+        let blocks = self.blocks(file)?;
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = from.saturating_add(done as u64);
+            if at >= blocks.size {
+                break;
+            }
+            done += self.read_some(&blocks, at, rest)?;
+        }
+        Ok(done)
+    }
+
+    fn has_attributes(&self) -> bool {
+        self.attributes.is_some()
+    }
+}
+
+/// Where the content of a file lies.
+#[derive(Debug)]
+struct Blocks {
+    size: u64,
+    /// Of each block: where, and the word that says how long it is and whether packed.
+    list: Vec<(u64, u32)>,
+    fragment: u32,
+    offset: usize,
+}
+
+impl Volume<'_> {
+    fn blocks(&self, file: u64) -> Result<Arc<Blocks>, Error> {
+        if let Some(found) = locked(&self.files).get(&file) {
+            return Ok(Arc::clone(found));
+        }
+        let inode = self.inode(file)?;
+        let Body::File {
+            start,
+            fragment,
+            offset,
+            list,
+        } = inode.body
+        else {
+            return Err(self.device.damaged("something is no file after all"));
+        };
+        let (size, unit) = (inode.node.size, self.block_size() as u64);
+        let count = if fragment == NONE {
+            size.div_ceil(unit)
+        } else {
+            size / unit
+        };
+        // Each has its word in the image.
+        if count.saturating_mul(4) > self.device.size.saturating_mul(METADATA as u64) {
+            return Err(self.device.damaged("a file is impossibly long"));
+        }
+        let (mut list_at, mut at) = (list, start);
+        let mut list = Vec::new();
+        let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+        while left > 0 {
+            let part = left.min(METADATA / 4);
+            for word in self.take(&mut list_at, part * 4)?.chunks_exact(4) {
+                let word = le32(word, 0);
+                list.push((at, word));
+                at = at.saturating_add(u64::from(word & 0xff_ffff));
+            }
+            left -= part;
+        }
+        let blocks = Arc::new(Blocks {
+            size,
+            list,
+            fragment,
+            offset: usize::try_from(offset).unwrap_or(usize::MAX),
+        });
+        let mut files = locked(&self.files);
+        if files.len() >= KEPT_FILES {
+            files.clear();
+        }
+        files.insert(file, Arc::clone(&blocks));
+        Ok(blocks)
+    }
+
+    /// Reads at least a byte of what is in one block; `at` is before the end.
+    fn read_some(&self, blocks: &Blocks, at: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+        let short = || self.device.damaged("a block of data is too short");
+        let unit = self.block_size() as u64;
+        let within = usize::try_from(at % unit).map_err(|_| short())?;
+        let length =
+            usize::try_from((blocks.size - at).min(unit - at % unit)).map_err(|_| short())?;
+        let wanted = length.min(buffer.len());
+        let place = buffer.get_mut(..wanted).ok_or_else(short)?;
+        let index = usize::try_from(at / unit).unwrap_or(usize::MAX);
+        let (content, from) = match blocks.list.get(index) {
+            Some((_, 0)) => {
+                place.fill(0);
+                return Ok(wanted);
+            }
+            Some((start, word)) if word & 1 << 24 != 0 => {
+                // As it is: into its place at once.
+                if within + wanted > usize::try_from(word & 0xff_ffff).unwrap_or(0) {
+                    return Err(short());
+                }
+                self.device
+                    .read(start.saturating_add(within as u64), place)?;
+                return Ok(wanted);
+            }
+            Some((start, word)) => (self.kept(*start, *word)?, within),
+            None => (
+                self.fragment(blocks.fragment)?,
+                blocks.offset.saturating_add(within),
+            ),
+        };
+        let part = from
+            .checked_add(wanted)
+            .and_then(|end| content.get(from..end))
+            .ok_or_else(short)?;
+        place.copy_from_slice(part);
+        Ok(wanted)
+    }
+}
+
+/// What a directory says of a file's type, in the words of inodes.
+fn kind_of(number: u16) -> Kind {
+    match number {
+        1 => Kind::Directory,
+        3 => Kind::Link,
+        4 => Kind::Block,
+        5 => Kind::Character,
+        6 => Kind::Pipe,
+        7 => Kind::Socket,
+        _ => Kind::File,
+    }
+}
+
+/// What a lock guards; what panicked with it has left it whole.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Reading<'a> {

@@ -6,32 +6,53 @@
 //! anywhere, so every place and length is checked, and every loop is bounded.
 
 mod decompress;
-mod erofs;
+pub mod erofs;
 mod erofs_map;
-pub(crate) mod erofs_patch;
-pub(crate) mod ext;
+pub mod ext;
 mod ext_attributes;
-pub(crate) mod ext_patch;
-mod squashfs;
+pub mod squashfs;
+pub mod tree;
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use image::{FileSystem, Image, Shown};
 use launcher::Error;
 
-use crate::tree::Tree;
+use tree::{Served, Tree};
 
 /// The part of an image file that holds its file system.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Device<'a> {
+pub struct Device<'a> {
     image: &'a Image,
     file: &'a File,
     offset: u64,
     size: u64,
+    kind: FileSystem,
 }
 
 impl<'a> Device<'a> {
+    /// The part of `image` that its root file system is in.
+    ///
+    /// # Errors
+    /// The image is a directory.
+    pub fn of(image: &'a Image) -> Result<Self, Error> {
+        let root = image.root().ok_or_else(|| {
+            Error::new(
+                format!("read image {}", Shown::new(image.path())),
+                "it holds no file system",
+            )
+        })?;
+        Ok(Self {
+            image,
+            file: image.file(),
+            offset: root.offset,
+            size: root.size,
+            kind: root.filesystem,
+        })
+    }
+
     /// Reads exactly the bytes at `at`.
     fn read(&self, at: u64, buffer: &mut [u8]) -> Result<(), Error> {
         let end = at.checked_add(buffer.len() as u64);
@@ -48,7 +69,11 @@ impl<'a> Device<'a> {
             })
     }
 
-    fn bytes(&self, at: u64, length: usize) -> Result<Vec<u8>, Error> {
+    /// Reads so many bytes at `at`.
+    ///
+    /// # Errors
+    /// They lie beyond the end; what reading says.
+    pub fn bytes(&self, at: u64, length: usize) -> Result<Vec<u8>, Error> {
         if at
             .checked_add(length as u64)
             .is_none_or(|end| end > self.size)
@@ -58,6 +83,34 @@ impl<'a> Device<'a> {
         let mut buffer = vec![0; length];
         self.read(at, &mut buffer)?;
         Ok(buffer)
+    }
+
+    /// Reads so many bytes for a moment, to a place that is kept for the next.
+    fn with_bytes<T>(
+        &self,
+        at: u64,
+        length: usize,
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, Error> {
+        thread_local! {
+            static PLACE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        if at
+            .checked_add(length as u64)
+            .is_none_or(|end| end > self.size)
+        {
+            return Err(self.damaged("something lies beyond its end"));
+        }
+        PLACE.with_borrow_mut(|place| {
+            place.resize(length, 0);
+            self.read(at, place)?;
+            Ok(look(place))
+        })
+    }
+
+    /// Where in the file it begins.
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     fn damaged(&self, what: &str) -> Error {
@@ -77,41 +130,28 @@ impl<'a> Device<'a> {
     }
 }
 
-/// The tree of an opened image, whatever its format.
+/// The tree of an opened image file, whatever its format.
 ///
 /// # Errors
 /// A damaged image, or one of a kind that cannot be read.
 pub fn open(image: &Image) -> Result<Box<dyn Tree + '_>, Error> {
-    let Some(root) = image.root() else {
-        let fd = rustix::fs::openat(
-            image.fd(),
-            ".",
-            rustix::fs::OFlags::RDONLY
-                | rustix::fs::OFlags::DIRECTORY
-                | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-        .map_err(|errno| {
-            crate::failure::call(
-                format!("open directory {}", Shown::new(image.path())),
-                errno,
-            )
-        })?;
-        return Ok(Box::new(crate::tree::host::Directory::from_fd(
-            fd,
-            image.path(),
-        )));
-    };
-    let device = Device {
-        image,
-        file: image.file(),
-        offset: root.offset,
-        size: root.size,
-    };
-    Ok(match root.filesystem {
+    let device = Device::of(image)?;
+    Ok(match device.kind {
         FileSystem::Squashfs => Box::new(squashfs::Volume::open(device)?),
         FileSystem::Erofs => Box::new(erofs::Volume::open(device)?),
         FileSystem::Ext => Box::new(ext::Volume::open(device)?),
+    })
+}
+
+/// The same, to be served to others; `None`: not yet of this kind.
+///
+/// # Errors
+/// As [`open`].
+pub fn serve(image: &Image) -> Result<Option<Box<dyn Served + '_>>, Error> {
+    let device = Device::of(image)?;
+    Ok(match device.kind {
+        FileSystem::Squashfs => Some(Box::new(squashfs::Volume::open(device)?)),
+        FileSystem::Erofs | FileSystem::Ext => None,
     })
 }
 
@@ -121,7 +161,8 @@ fn le16(bytes: &[u8], at: usize) -> u16 {
     array(bytes, at).map_or(0, u16::from_le_bytes)
 }
 
-fn le32(bytes: &[u8], at: usize) -> u32 {
+/// Four bytes at `at`, the lowest first; zero outside of the slice.
+pub fn le32(bytes: &[u8], at: usize) -> u32 {
     array(bytes, at).map_or(0, u32::from_le_bytes)
 }
 
@@ -129,7 +170,8 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
     array(bytes, at).map_or(0, u64::from_le_bytes)
 }
 
-fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+/// So many bytes at `at`; `None` outside of the slice.
+pub fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 

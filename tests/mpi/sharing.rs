@@ -89,16 +89,16 @@ fn two_jobs_never_share() {
     for mpi in [Mpi::openmpi(), Mpi::openmpi5(), Mpi::mpich()] {
         let image = Image::Busybox.directory();
         let text = together(4);
+        // Each with its place for what it keeps: two mpiruns of Open MPI 4 that begin at
+        // once fail at one another's directory ("unable to create: File exists").
+        let job = |place: &str| {
+            let mut launcher = mpi.command(&user, 2);
+            launcher.env("TMPDIR", user.directory(place));
+            places_by(&mut launcher, &[], &image, &text)
+        };
+        let job = &job;
         let jobs: Vec<_> = std::thread::scope(|scope| {
-            // Each with its place for what it keeps: two mpiruns of Open MPI 4 that begin
-            // at once fail at one another's directory ("unable to create: File exists").
-            let job = |place: &str| {
-                let place = user.directory(place);
-                let mut launcher = mpi.command(&user, 2);
-                launcher.env("TMPDIR", place);
-                places_by(&mut launcher, &[], &image, &text)
-            };
-            let jobs = [scope.spawn(|| job("t1")), scope.spawn(|| job("t2"))];
+            let jobs = ["t1", "t2"].map(|place| scope.spawn(move || job(place)));
             jobs.map(|job| job.join().expect("the job ran")).into()
         });
         let ranks: Vec<_> = jobs.concat();

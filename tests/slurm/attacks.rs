@@ -298,7 +298,7 @@ fn exchanged_directory(ground: &Ground) {
 }
 
 fn exchanged_source(ground: &Ground) {
-    let own = ground.user.directory("own");
+    let own = ground.user.directory("own-source");
     ground.user.file(own.join("secret"), "mine\n");
     let vault = secret(ground.user.work());
     let vault = vault.parent().expect("it is in a directory");
@@ -351,7 +351,7 @@ fn no_image(ground: &Ground) {
 }
 
 fn damaged_superblocks(ground: &Ground) {
-    let directory = ground.user.directory("damaged");
+    let directory = ground.user.directory("damaged-images");
     let mut count = 0;
     for form in [Form::SquashfsLz4, Form::ErofsLz4hc] {
         // Not all of them, each of which is a step.

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 // By its path: the crate around it links compressors and a client of registries,
 // which would be built for nothing.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "../../bootstrap/src/definition/mod.rs"]
 mod definition;
 

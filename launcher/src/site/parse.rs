@@ -124,6 +124,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::table;
     use super::*;
     use crate::site::{Dev, Owner};
@@ -156,7 +158,8 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_read_again() {
-        let text = "allow setuid = no\nbind path = /a,/b:/c:ro\nlimit image owners = self, 0\n\
+        let text =
+            "allow setuid = no\nbind path = /a,  /b\\,  1:/c:ro\nlimit image owners = self, 0\n\
                     mount dev = minimal\nmount tmp = no\nmax loop devices = 3\n\
                     allow privileged formats = none\nkeep environment = A, B*\n\
                     image driver = fuse\nmount points = underlay\n";
@@ -164,6 +167,8 @@ mod tests {
         assert_eq!(site.images.owners, [Owner::Own, Owner::Id(0)]);
         assert_eq!(site.dev, Dev::Minimal);
         assert_eq!(site.binds.len(), 2);
+        let source = site.binds[1].source.as_path();
+        assert_eq!(source, Path::new("/b,  1"));
         assert_eq!(Site::parse(table::shown(&site).as_bytes()).unwrap(), site);
     }
 

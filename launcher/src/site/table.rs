@@ -144,7 +144,7 @@ pub static KEYS: [Key; 34] = [
         repeatable: true,
         meaning: "Shown in every image, opened with the rights of the user who enters; left out on machines that lack it.",
         take: |site, value| {
-            let list = value.replace(", ", ",");
+            let list = close_up(value);
             let binds = bind::parse_list(OsStr::new(&list), Path::new("/"))
                 .map_err(|error| format!("{error}"))?;
             site.binds.extend(binds);
@@ -384,6 +384,22 @@ fn owner_shown(owner: &Owner) -> String {
         Owner::Id(id) => id.to_string(),
         Owner::Own => "self".to_owned(),
     }
+}
+
+/// A list of binds without the spaces after its commas. A comma behind `\` is part of a
+/// path, and so is a space that follows it.
+fn close_up(list: &str) -> String {
+    let mut closed = String::with_capacity(list.len());
+    let (mut escaped, mut after_comma) = (false, false);
+    for c in list.chars() {
+        if after_comma && c == ' ' {
+            continue;
+        }
+        after_comma = c == ',' && !escaped;
+        escaped = c == '\\' && !escaped;
+        closed.push(c);
+    }
+    closed
 }
 
 fn bind_shown(bind: &crate::request::Bind) -> String {

@@ -76,7 +76,10 @@ pub fn serve(
     let server = Server {
         image: path,
         kind: root.filesystem,
-        is_ours: own.is_some(),
+        name: match own {
+            Some(_) => OWN_SERVER,
+            None => server_name(root.filesystem),
+        },
         program: match own {
             Some(program) => program,
             None => find(host, root.filesystem)?,
@@ -147,8 +150,8 @@ struct Server<'a> {
     image: &'a Path,
     kind: FileSystem,
     program: PathBuf,
-    /// Whether it is [`OWN_SERVER`].
-    is_ours: bool,
+    /// Of the program.
+    name: &'static str,
     /// What the server prints; a memory file never makes it wait or fail.
     errors: OwnedFd,
 }
@@ -182,7 +185,7 @@ impl Server<'_> {
                 .hint("load the kernel module: modprobe fuse"),
             errno => Error::call(step(), errno),
         })?;
-        let arguments = if self.is_ours {
+        let arguments = if self.name == OWN_SERVER {
             vec![
                 file.as_raw_fd().to_string().into(),
                 device.as_raw_fd().to_string().into(),
@@ -295,11 +298,7 @@ impl Server<'_> {
 
     /// What went wrong, in the server's own last words.
     fn failed(&self) -> Error {
-        let name = if self.is_ours {
-            OWN_SERVER
-        } else {
-            server_name(self.kind)
-        };
+        let name = self.name;
         let error = |cause: String| {
             Error::new(format!("mount image {}", shown(self.image)), cause)
                 .hint("the image may be damaged or truncated: copy or build it again")
@@ -398,11 +397,11 @@ impl Server<'_> {
             process::set_no_new_privileges()
         };
         let errno = match prepare() {
-            Ok(()) => process::execve(
-                program,
-                arguments,
-                &[c"PATH=/usr/bin:/bin".into(), MEMORY.into()],
-            ),
+            Ok(()) => {
+                let mut environment = vec![c"PATH=/usr/bin:/bin".into()];
+                environment.extend((self.name == OWN_SERVER).then(|| MEMORY.into()));
+                process::execve(program, arguments, &environment)
+            }
             Err(errno) => errno,
         };
         let _ = nix::unistd::write(&self.errors, errno.desc().as_bytes());

@@ -73,10 +73,7 @@ fn of_way(data: &Data, way: &Way) -> Vec<Promise> {
     for measure in [Measure::Latency, Measure::Bandwidth, Measure::Bidirectional] {
         all.extend(within_the_noise(data, measure, way));
     }
-    for figure in figures(data, Measure::Init, way) {
-        let what = format!("time to the end of MPI_Init, {} ranks", figure.x);
-        all.extend(at_most(&what, way, &figure, INIT));
-    }
+    all.extend(of_init(data, way, INIT));
     let ring = match way.entering.as_str() {
         entering if entering.contains("FUSE") => 1.15,
         entering if entering.contains("kernel") => 1.05,
@@ -92,16 +89,22 @@ fn of_way(data: &Data, way: &Way) -> Vec<Promise> {
     all
 }
 
+fn of_init(data: &Data, way: &Way, most: f64) -> Vec<Promise> {
+    let promise = |figure: Figure| {
+        let what = format!("time to the end of MPI_Init, {} ranks", figure.x);
+        at_most(&what, way, &figure, most)
+    };
+    let figures = figures(data, Measure::Init, way).into_iter();
+    figures.filter_map(promise).collect()
+}
+
 /// Over the bridge: where the host's MPI is of the same kind, what that takes.
 fn of_bridge(data: &Data, way: &Way) -> Vec<Promise> {
     let mut all = Vec::new();
     let kind = |way: &Way| way.mpi.split([' ', ':']).next().map(str::to_owned);
     if data.way(&way.baseline).and_then(kind) == kind(way) {
         all.extend(worst(data, Measure::Latency, way, LATENCY_BRIDGED));
-        for figure in figures(data, Measure::Init, way) {
-            let what = format!("time to the end of MPI_Init, {} ranks", figure.x);
-            all.extend(at_most(&what, way, &figure, INIT_BRIDGED));
-        }
+        all.extend(of_init(data, way, INIT_BRIDGED));
     }
     for point in data.points(Measure::Reach, way) {
         let Some(later) = difference(point.samples, point.baseline) else {

@@ -34,6 +34,17 @@ pub struct Ratio {
     pub high: f64,
 }
 
+impl Ratio {
+    /// A value with the range of those, sorted, that were drawn for it.
+    fn of(value: f64, drawn: &[f64]) -> Self {
+        Self {
+            value,
+            low: quantile(drawn, 0.025),
+            high: quantile(drawn, 0.975),
+        }
+    }
+}
+
 /// Summarises samples; `None` if there are none.
 pub fn summarise(samples: &[f64]) -> Option<Summary> {
     let sorted = sorted(samples);
@@ -70,11 +81,7 @@ pub enum Verdict {
 /// that of the ratios so drawn (a paired bootstrap).
 pub fn compare(samples: &[f64], baseline: &[f64]) -> Option<Ratio> {
     let (value, drawn) = draw_ratios(samples, baseline)?;
-    Some(Ratio {
-        value,
-        low: quantile(&drawn, 0.025),
-        high: quantile(&drawn, 0.975),
-    })
+    Some(Ratio::of(value, &drawn))
 }
 
 /// The same with what is to be said of it, where it is one of `comparisons` that
@@ -116,11 +123,7 @@ fn median_of_drawn(samples: &[f64], random: &mut Random) -> f64 {
 }
 
 fn verdict(value: f64, drawn: &[f64], rounds: usize, comparisons: usize) -> (Ratio, Verdict) {
-    let ratio = Ratio {
-        value,
-        low: quantile(drawn, 0.025),
-        high: quantile(drawn, 0.975),
-    };
+    let ratio = Ratio::of(value, drawn);
     let tail = 0.025 / comparisons.max(1) as f64;
     let verdict = if rounds < ENOUGH {
         Verdict::TooFew
@@ -143,11 +146,7 @@ pub fn median(samples: &[f64]) -> Option<Ratio> {
         .map(|_| median_of_drawn(samples, &mut random))
         .collect();
     let drawn = sorted(&drawn);
-    Some(Ratio {
-        value,
-        low: quantile(&drawn, 0.025),
-        high: quantile(&drawn, 0.975),
-    })
+    Some(Ratio::of(value, &drawn))
 }
 
 /// The ratio of the medians, and sorted ratios of rounds drawn anew.
@@ -159,11 +158,7 @@ fn draw_ratios(samples: &[f64], baseline: &[f64]) -> Option<(f64, Vec<f64>)> {
 /// [`compare`].
 pub fn difference(samples: &[f64], baseline: &[f64]) -> Option<Ratio> {
     let (value, drawn) = draw(samples, baseline, |ours, theirs| ours - theirs)?;
-    Some(Ratio {
-        value,
-        low: quantile(&drawn, 0.025),
-        high: quantile(&drawn, 0.975),
-    })
+    Some(Ratio::of(value, &drawn))
 }
 
 fn draw(

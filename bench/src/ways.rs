@@ -331,7 +331,7 @@ impl Enters {
 }
 
 /// Whether the starter beside this command is root's and set-id.
-fn has_starter(singularity: &Path) -> bool {
+pub fn has_starter(singularity: &Path) -> bool {
     let starter = singularity
         .parent()
         .and_then(Path::parent)

@@ -80,23 +80,18 @@ impl Environment {
             return;
         };
         let [before, after] = &self.around_path;
-        let parts = |path: &OsStr| -> Vec<Vec<u8>> {
-            path.as_bytes()
-                .split(|&b| b == b':')
-                .map(<[u8]>::to_vec)
-                .collect()
-        };
-        if let Some(before) = before
-            .as_ref()
-            .filter(|it| !parts(path).starts_with(&parts(it)))
-        {
-            *path = joined(before, path);
+        let ends = |byte: Option<&u8>| byte.is_none_or(|byte| *byte == b':');
+        if let Some(before) = before {
+            let rest = path.as_bytes().strip_prefix(before.as_bytes());
+            if !rest.is_some_and(|rest| ends(rest.first())) {
+                *path = joined(before, path);
+            }
         }
-        if let Some(after) = after
-            .as_ref()
-            .filter(|it| !parts(path).ends_with(&parts(it)))
-        {
-            *path = joined(path, after);
+        if let Some(after) = after {
+            let rest = path.as_bytes().strip_suffix(after.as_bytes());
+            if !rest.is_some_and(|rest| ends(rest.last())) {
+                *path = joined(path, after);
+            }
         }
     }
 
@@ -251,13 +246,13 @@ pub fn compose(request: &Request, plan: &Plan, host: &Host) -> Environment {
         around_path = [None, None];
     }
     let [before, after] = &around_path;
-    let all = [before.as_ref(), Some(&path), after.as_ref()];
-    let path = all
-        .into_iter()
-        .flatten()
-        .cloned()
-        .reduce(|so_far, next| joined(&so_far, &next));
-    set(&mut base, OsStr::new("PATH"), path.unwrap_or_default());
+    if let Some(before) = before {
+        path = joined(before, &path);
+    }
+    if let Some(after) = after {
+        path = joined(&path, after);
+    }
+    set(&mut base, OsStr::new("PATH"), path);
     if choice.clean && !base.iter().any(|(name, _)| name == "LANG") {
         set(&mut base, OsStr::new("LANG"), "C".into());
     }
@@ -281,13 +276,11 @@ pub fn compose(request: &Request, plan: &Plan, host: &Host) -> Environment {
         request.image.name(),
     );
     overrides.extend(choice.set.iter().cloned());
-    let mut all = Environment {
+    Environment {
         base,
         overrides,
         around_path,
-    };
-    all.surround_path();
-    all
+    }
 }
 
 /// Whether a variable of the host is one inside too.

@@ -44,9 +44,6 @@ use crate::timing::Timing;
 /// daemon for ever.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The same where an image is copied first: 100 GB at 50 MB/s.
-pub const PATIENCE_TO_STAGE: Duration = Duration::from_secs(2000);
-
 /// The longest message about a failure.
 const MOST_TEXT: usize = 4096;
 

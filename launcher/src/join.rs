@@ -38,9 +38,6 @@ use crate::sys::process;
 /// server that reads a cold image over a slow network is up in seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The same where the first copies the image before; see [`crate::stage`].
-const PATIENCE_TO_STAGE: Duration = Duration::from_secs(2000);
-
 /// How many levels of processes between the launcher's daemon and a rank are
 /// looked at: a batch shell, a binding tool, a wrapper script.
 const MOST_LEVELS: usize = 6;
@@ -83,7 +80,7 @@ pub fn elect(plan: &Plan, host: &Host, share: &Share, fingerprint: u128) -> Resu
     };
     let stages = |step: &Step| matches!(step, Step::Stage(_));
     let patience = match plan.steps.iter().any(stages) {
-        true => PATIENCE_TO_STAGE,
+        true => crate::stage::PATIENCE,
         false => PATIENCE,
     };
     let begun = Instant::now();

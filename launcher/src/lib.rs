@@ -174,16 +174,8 @@ fn meet(
         );
     }
     let changes = env::hygiene(request, host, &program, own_namespace);
-    let name = match &program {
-        pmi_shim::Program::With(mpi) => mpi.shown.clone(),
-        pmi_shim::Program::Perhaps(candidates) | pmi_shim::Program::Hardly(candidates) => {
-            candidates
-                .first()
-                .map(|mpi| mpi.shown.clone())
-                .unwrap_or_default()
-        }
-        pmi_shim::Program::Without => String::new(),
-    };
+    let name = program.candidates().first();
+    let name = name.map(|mpi| mpi.shown.clone()).unwrap_or_default();
     let meeting = meeting::decide(&request.launcher, program, &request.mpi, helper.is_some());
     let bridge = match meeting {
         Meeting::Pass { .. } => {

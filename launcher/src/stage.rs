@@ -13,7 +13,7 @@ use std::io::{self, Read as _, Seek as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use image::{FileSystem, Identity, Image};
 use nix::errno::Errno;
@@ -26,6 +26,9 @@ use crate::error::{shown, Error};
 use crate::lock;
 use crate::mount::descriptor_path;
 use crate::request::{HostPath, Request};
+
+/// How long who waits for a copy may wait: 100 GB at 50 MB/s.
+pub const PATIENCE: Duration = Duration::from_secs(2000);
 
 /// Where the copy lies.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

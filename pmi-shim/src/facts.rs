@@ -61,6 +61,15 @@ pub enum Program {
 }
 
 impl Program {
+    /// The MPIs that it may use, the most likely first.
+    pub fn candidates(&self) -> &[Mpi] {
+        match self {
+            Program::Without => &[],
+            Program::With(mpi) => std::slice::from_ref(mpi),
+            Program::Perhaps(candidates) | Program::Hardly(candidates) => candidates,
+        }
+    }
+
     /// Nothing is known, so whatever helps any MPI is done.
     pub const UNKNOWN: Program = Program::Perhaps(Vec::new());
 

@@ -4,9 +4,10 @@
 //! Never: talks to the kernel, or waits.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::errno::Errno;
+use volume::locked;
 use volume::tree::{Kind, Name, Node, Served};
 
 use crate::protocol::{self, able, code, number32, number64, Request, TOP};
@@ -225,9 +226,4 @@ impl<'a> Server<'a> {
         }
         Ok(value)
     }
-}
-
-/// What a lock guards; what panicked with it has left it whole.
-fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

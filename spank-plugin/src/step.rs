@@ -195,7 +195,7 @@ fn hold(
         Stage::parse(text, site.stage_dir.as_deref(), tmpdir, cwd)
     });
     let patience = match stage {
-        Some(_) => hold::PATIENCE_TO_STAGE,
+        Some(_) => launcher::stage::PATIENCE,
         None => hold::PATIENCE,
     };
     hold::prepare(

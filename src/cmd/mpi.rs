@@ -118,21 +118,14 @@ impl Inside {
     }
 
     fn uses_none(&self) -> bool {
-        match &self.program {
-            Program::Without => true,
-            Program::With(_) => false,
-            Program::Perhaps(candidates) | Program::Hardly(candidates) => candidates.is_empty(),
-        }
+        self.program.candidates().is_empty()
     }
 
     fn described(&self) -> String {
-        match &self.program {
-            Program::Without => "uses no MPI".to_owned(),
-            Program::With(mpi) => mpi.shown.clone(),
-            Program::Perhaps(candidates) | Program::Hardly(candidates) if candidates.is_empty() => {
-                "uses no MPI".to_owned()
-            }
-            Program::Perhaps(candidates) | Program::Hardly(candidates) => {
+        match (&self.program, self.program.candidates()) {
+            (_, []) => "uses no MPI".to_owned(),
+            (Program::With(mpi), _) => mpi.shown.clone(),
+            (_, candidates) => {
                 let names: Vec<_> = candidates.iter().map(|mpi| mpi.shown.as_str()).collect();
                 format!("perhaps {}", names.join(", or "))
             }
@@ -332,9 +325,7 @@ fn advice(
             directly.join(", or ")
         ));
     }
-    if inside.is_some_and(
-        |inside| matches!(&inside.program, Program::Perhaps(candidates) | Program::Hardly(candidates) if candidates.len() > 1),
-    ) {
+    if inside.is_some_and(|inside| inside.program.candidates().len() > 1) {
         advice.push("name the program: singularity mpi check IMAGE PROGRAM".to_owned());
     }
     advice

@@ -16,6 +16,7 @@ pub mod tree;
 use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image::{FileSystem, Image, Shown};
 use launcher::Error;
@@ -153,6 +154,11 @@ pub fn serve(image: &Image) -> Result<Option<Box<dyn Served + '_>>, Error> {
         FileSystem::Squashfs => Some(Box::new(squashfs::Volume::open(device)?)),
         FileSystem::Erofs | FileSystem::Ext => None,
     })
+}
+
+/// What a lock guards; what panicked with it has left it whole.
+pub fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // Numbers in the byte order of all three formats; zero outside of the slice.

@@ -4,14 +4,14 @@
 //! `fs/squashfs/squashfs_fs.h` and `Documentation/filesystems/squashfs.rst`.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use image::{Compressor, Squashfs};
 use launcher::Error;
 
 use crate::decompress::{decompress, Algorithm};
 use crate::tree::{Attribute, Content, Handle, Kind, Name, Node, Part, Served, Time, Tree};
-use crate::{device_numbers, le16, le32, le64, Device};
+use crate::{device_numbers, le16, le32, le64, locked, Device};
 
 /// Metadata is stored in blocks of this many bytes before compression.
 const METADATA: usize = 8192;
@@ -218,16 +218,8 @@ impl<'a> Volume<'a> {
         };
         let head = self.take(&mut cursor, 16)?;
         let number = le16(&head, 0);
-        let kind = match number {
-            1 | 8 => Kind::Directory,
-            2 | 9 => Kind::File,
-            3 | 10 => Kind::Link,
-            4 | 11 => Kind::Block,
-            5 | 12 => Kind::Character,
-            6 | 13 => Kind::Pipe,
-            7 | 14 => Kind::Socket,
-            _ => return Err(self.device.damaged("a file is of an impossible type")),
-        };
+        let kind = kind_of(number)
+            .ok_or_else(|| self.device.damaged("a file is of an impossible type"))?;
         let mut node = Node {
             kind,
             mode: u32::from(le16(&head, 2)) & 0o7777,
@@ -330,11 +322,15 @@ impl<'a> Volume<'a> {
         })
     }
 
-    fn of(&self, node: &Node) -> Result<Inode, Error> {
+    fn number(&self, node: &Node) -> Result<u64, Error> {
         match node.handle {
-            Handle::Inode(reference) => self.inode(reference),
+            Handle::Inode(reference) => Ok(reference),
             Handle::Name(..) => Err(self.device.damaged("a file of another tree")),
         }
+    }
+
+    fn of(&self, node: &Node) -> Result<Inode, Error> {
+        self.inode(self.number(node)?)
     }
 
     /// A block of data: `size` is its length, with the bit that says that it is
@@ -400,11 +396,11 @@ impl Tree for Volume<'_> {
     }
 
     fn entries(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, Error> {
-        let Handle::Inode(number) = directory.handle else {
-            return Err(self.device.damaged("a file of another tree"));
-        };
         let entry = |name: Name| Ok((name.name, self.inode(name.number)?.node));
-        self.names(number)?.into_iter().map(entry).collect()
+        self.names(self.number(directory)?)?
+            .into_iter()
+            .map(entry)
+            .collect()
     }
 
     fn target(&self, link: &Node) -> Result<Vec<u8>, Error> {
@@ -415,26 +411,10 @@ impl Tree for Volume<'_> {
     }
 
     fn content<'b>(&'b self, file: &Node) -> Result<Box<dyn Content + 'b>, Error> {
-        let inode = self.of(file)?;
-        let Body::File {
-            start,
-            fragment,
-            offset,
-            list,
-        } = inode.body
-        else {
-            return Err(self.device.damaged("something is no file after all"));
-        };
         Ok(Box::new(Reading {
             volume: self,
-            size: inode.node.size,
+            blocks: self.blocks(self.number(file)?)?,
             at: 0,
-            next: start,
-            list,
-            fragment,
-            offset: usize::try_from(offset).unwrap_or(usize::MAX),
-            ready: Vec::new(),
-            given: 0,
         }))
     }
 
@@ -543,7 +523,8 @@ impl Served for Volume<'_> {
                 names.push(Name {
                     name,
                     number: block << 16 | u64::from(le16(&raw, 0)),
-                    kind: kind_of(le16(&raw, 4)),
+                    // It is only a hint; the inode tells.
+                    kind: kind_of(le16(&raw, 4)).unwrap_or(Kind::File),
                 });
             }
         }
@@ -663,88 +644,52 @@ impl Volume<'_> {
         let part = from
             .checked_add(wanted)
             .and_then(|end| content.get(from..end))
-            .ok_or_else(short)?;
+            .ok_or_else(|| match index < blocks.list.len() {
+                true => short(),
+                false => self
+                    .device
+                    .damaged("a file's end is not where it should be"),
+            })?;
         place.copy_from_slice(part);
         Ok(wanted)
     }
 }
 
-/// What a directory says of a file's type, in the words of inodes.
-fn kind_of(number: u16) -> Kind {
-    match number {
-        1 => Kind::Directory,
-        3 => Kind::Link,
-        4 => Kind::Block,
-        5 => Kind::Character,
-        6 => Kind::Pipe,
-        7 => Kind::Socket,
-        _ => Kind::File,
-    }
-}
-
-/// What a lock guards; what panicked with it has left it whole.
-fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
+/// The types of inodes, short and long; directories name the short ones.
+fn kind_of(number: u16) -> Option<Kind> {
+    Some(match number {
+        1 | 8 => Kind::Directory,
+        2 | 9 => Kind::File,
+        3 | 10 => Kind::Link,
+        4 | 11 => Kind::Block,
+        5 | 12 => Kind::Character,
+        6 | 13 => Kind::Pipe,
+        7 | 14 => Kind::Socket,
+        _ => return None,
+    })
 }
 
 struct Reading<'a> {
     volume: &'a Volume<'a>,
-    size: u64,
+    blocks: Arc<Blocks>,
     at: u64,
-    /// Where the next block of data lies, and its entry in the list.
-    next: u64,
-    list: Cursor,
-    fragment: u32,
-    offset: usize,
-    ready: Vec<u8>,
-    given: usize,
 }
 
 impl Content for Reading<'_> {
     fn next(&mut self, buffer: &mut [u8]) -> Result<Part, Error> {
-        if self.given < self.ready.len() {
-            let rest = self.ready.get(self.given..).unwrap_or_default();
-            let count = rest.len().min(buffer.len());
-            for (to, from) in buffer.iter_mut().zip(rest) {
-                *to = *from;
-            }
-            self.given += count;
-            self.at += count as u64;
-            return Ok(Part::Data(count));
-        }
-        if self.at >= self.size {
+        let Blocks { size, list, .. } = &*self.blocks;
+        if self.at >= *size {
             return Ok(Part::End);
         }
-        let volume = self.volume;
-        let block_size = volume.block_size();
-        let left = self.size - self.at;
-        let length = usize::try_from(left.min(block_size as u64)).unwrap_or(block_size);
-        if length < block_size && self.fragment != NONE {
-            let fragment = volume.fragment(self.fragment)?;
-            self.ready = self
-                .offset
-                .checked_add(length)
-                .and_then(|end| fragment.get(self.offset..end))
-                .ok_or_else(|| {
-                    volume
-                        .device
-                        .damaged("a file's end is not where it should be")
-                })?
-                .to_vec();
-        } else {
-            let size = le32(&volume.take(&mut self.list, 4)?, 0);
-            if size == 0 {
-                self.at += length as u64;
-                return Ok(Part::Hole(length as u64));
-            }
-            self.ready = volume.data(self.next, size, block_size)?;
-            if self.ready.len() < length {
-                return Err(volume.device.damaged("a block of data is too short"));
-            }
-            self.ready.truncate(length);
-            self.next += u64::from(size & 0xff_ffff);
+        let unit = self.volume.block_size() as u64;
+        let block = usize::try_from(self.at / unit).unwrap_or(usize::MAX);
+        if list.get(block).is_some_and(|(_, word)| *word == 0) {
+            let length = (size - self.at).min(unit - self.at % unit);
+            self.at += length;
+            return Ok(Part::Hole(length));
         }
-        self.given = 0;
-        self.next(buffer)
+        let count = self.volume.read_some(&self.blocks, self.at, buffer)?;
+        self.at += count as u64;
+        Ok(Part::Data(count))
     }
 }

@@ -5,7 +5,7 @@
 //! Never: measures.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
@@ -227,13 +227,7 @@ fn figures() -> PathBuf {
 
 impl Stage {
     fn set() -> Self {
-        let starter = test_support::command()
-            .parent()
-            .and_then(Path::parent)
-            .map(|prefix| prefix.join("libexec/singularity/starter"));
-        let has_starter = starter
-            .and_then(|path| path.metadata().ok())
-            .is_some_and(|data| std::os::unix::fs::MetadataExt::mode(&data) & 0o4000 != 0);
+        let has_starter = bench::ways::has_starter(test_support::command());
         if !has_starter {
             eprintln!("figures: the starter is not set-id, and not measured (tests/privileged)");
         }

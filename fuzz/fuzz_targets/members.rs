@@ -8,7 +8,7 @@ use std::io::Read;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../bootstrap/src/unpack/members.rs"]
+#[path = "../../bootstrap/src/unpack/members/mod.rs"]
 #[allow(dead_code)]
 mod members;
 #[path = "../../bootstrap/src/unpack/names.rs"]

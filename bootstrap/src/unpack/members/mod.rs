@@ -9,12 +9,15 @@
 //! The formats are described in POSIX (pax, "ustar Interchange Format") and in the
 //! manual of GNU tar, "Tar Internals".
 
+mod extension;
+mod sparse;
+
 use std::io::{self, Read};
 
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use base64::Engine as _;
 use tar::{EntryType, Header};
 
+use self::extension::Extension;
+use self::sparse::{check_map, pairs};
 use crate::tree::{Attribute, Time};
 
 /// The unit of tar.
@@ -89,30 +92,6 @@ pub struct Members<R> {
     ended: bool,
     any: bool,
     global: Extension,
-}
-
-/// What extended headers say of a member.
-#[derive(Debug, Clone, Default)]
-struct Extension {
-    name: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    modified: Option<Time>,
-    attributes: Vec<Attribute>,
-    sparse: Sparse,
-}
-
-/// GNU tar's notations of sparse files in extended headers.
-#[derive(Debug, Clone, Default)]
-struct Sparse {
-    name: Option<Vec<u8>>,
-    size: Option<u64>,
-    /// 1.0: the map is at the beginning of the content.
-    map_in_front: bool,
-    /// 0.0 and 0.1: offset, length, offset, length, …
-    map: Vec<u64>,
 }
 
 fn damaged(what: impl Into<String>) -> io::Error {
@@ -413,75 +392,6 @@ impl<R: Read> Members<R> {
         text.truncate(end.unwrap_or(text.len()));
         Ok(text)
     }
-
-    /// The map of GNU's own header, which goes on in blocks behind it.
-    fn old_map(&mut self, header: &Header) -> io::Result<(Vec<(u64, u64)>, u64)> {
-        let wrong = |_| damaged("a sparse file's map is wrong");
-        let gnu = header
-            .as_gnu()
-            .ok_or_else(|| damaged("a sparse file's header is not GNU's"))?;
-        let mut map = Vec::new();
-        let mut take = |pieces: &[tar::GnuSparseHeader]| -> io::Result<()> {
-            for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-                let offset = piece.offset().map_err(wrong)?;
-                map.push((offset, piece.length().map_err(wrong)?));
-            }
-            Ok(())
-        };
-        take(&gnu.sparse)?;
-        let mut more = gnu.is_extended();
-        let mut blocks = 0;
-        while more {
-            let mut block = tar::GnuExtSparseHeader::new();
-            self.reader.read_exact(block.as_mut_bytes())?;
-            self.position += BLOCK;
-            take(block.sparse())?;
-            more = block.is_extended();
-            blocks += 1;
-            if blocks > MOST_PIECES / 21 {
-                return Err(damaged("a sparse file has too many pieces"));
-            }
-        }
-        Ok((map, gnu.real_size().map_err(wrong)?))
-    }
-
-    /// The map in decimal numbers, a line each, in front of the content.
-    fn map_in_front(&mut self) -> io::Result<Vec<(u64, u64)>> {
-        let mut read = 0;
-        let mut number = |members: &mut Self| -> io::Result<u64> {
-            let mut value: u64 = 0;
-            for digits in 0.. {
-                let mut byte = [0];
-                members.read_exact(&mut byte)?;
-                read += 1;
-                match byte[0] {
-                    b'\n' if digits > 0 => return Ok(value),
-                    digit @ b'0'..=b'9' => {
-                        value = value
-                            .checked_mul(10)
-                            .and_then(|value| value.checked_add(u64::from(digit - b'0')))
-                            .ok_or_else(|| damaged("a sparse file's map is wrong"))?;
-                    }
-                    _ => break,
-                }
-            }
-            Err(damaged("a sparse file's map is wrong"))
-        };
-        let count = number(self)?;
-        if count > MOST_PIECES as u64 {
-            return Err(damaged("a sparse file has too many pieces"));
-        }
-        let mut map = Vec::new();
-        for _ in 0..count {
-            let offset = number(self)?;
-            map.push((offset, number(self)?));
-        }
-        let padding: u64 = (read as u64).wrapping_neg() % BLOCK;
-        if io::copy(&mut self.by_ref().take(padding), &mut io::sink())? < padding {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(map)
-    }
 }
 
 impl<R: Read> Read for Members<R> {
@@ -520,171 +430,4 @@ fn modified(header: &Header) -> io::Result<i64> {
     }
     let seconds = header.mtime().map_err(|_| damaged("a time is no number"))?;
     i64::try_from(seconds).map_err(|_| damaged("a time is too large"))
-}
-
-fn pairs(numbers: &[u64]) -> io::Result<Vec<(u64, u64)>> {
-    if numbers.len() % 2 != 0 {
-        return Err(damaged("a sparse file's map is wrong"));
-    }
-    Ok(numbers
-        .chunks_exact(2)
-        .map(|pair| (pair[0], pair[1]))
-        .collect())
-}
-
-/// Pieces are in order, inside the file, and as long together as what is stored.
-fn check_map(map: &[(u64, u64)], size: u64, stored: u64) -> io::Result<()> {
-    let (mut end, mut sum) = (0, 0_u64);
-    for (offset, length) in map {
-        let behind = offset.checked_add(*length).filter(|behind| *behind <= size);
-        match behind {
-            Some(behind) if *offset >= end => end = behind,
-            _ => return Err(damaged("a sparse file's map is wrong")),
-        }
-        sum += length;
-    }
-    if sum == stored {
-        Ok(())
-    } else {
-        Err(damaged("a sparse file's map is wrong"))
-    }
-}
-
-impl Sparse {
-    fn is_some(&self) -> bool {
-        self.map_in_front || !self.map.is_empty() || self.size.is_some()
-    }
-}
-
-impl Extension {
-    /// Takes in the records `LENGTH KEY=VALUE\n`.
-    fn read(&mut self, mut text: &[u8]) -> io::Result<()> {
-        let wrong = || damaged("an extended header is wrong");
-        while !text.is_empty() && text.iter().any(|byte| *byte != 0) {
-            let space = text
-                .iter()
-                .take(20)
-                .position(|byte| *byte == b' ')
-                .ok_or_else(wrong)?;
-            let length: usize = text
-                .get(..space)
-                .and_then(|digits| std::str::from_utf8(digits).ok())
-                .and_then(|digits| digits.parse().ok())
-                .ok_or_else(wrong)?;
-            let record = text.get(space + 1..length).ok_or_else(wrong)?;
-            text = text.get(length..).unwrap_or_default();
-            let record = record.strip_suffix(b"\n").ok_or_else(wrong)?;
-            let equals = record
-                .iter()
-                .position(|byte| *byte == b'=')
-                .ok_or_else(wrong)?;
-            let (key, value) = record.split_at(equals);
-            self.take(key, value.get(1..).unwrap_or_default())?;
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
-        let number = || -> io::Result<u64> {
-            std::str::from_utf8(value)
-                .ok()
-                .and_then(|digits| digits.parse().ok())
-                .ok_or_else(|| damaged("a number in an extended header is wrong"))
-        };
-        let id = || u32::try_from(number()?).map_err(|_| damaged("an owner is too large"));
-        match key {
-            // An empty value takes back what a global header said.
-            _ if value.is_empty() && !key.starts_with(b"SCHILY.xattr.") => {}
-            b"path" => self.name = Some(value.to_vec()),
-            b"linkpath" => self.link = Some(value.to_vec()),
-            b"size" => self.size = Some(number()?),
-            b"uid" => self.uid = Some(id()?),
-            b"gid" => self.gid = Some(id()?),
-            b"mtime" => self.modified = Some(time(value)?),
-            b"GNU.sparse.major" => self.sparse.map_in_front = number()? == 1,
-            b"GNU.sparse.name" => self.sparse.name = Some(value.to_vec()),
-            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse.size = Some(number()?),
-            b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                if self.sparse.map.len() >= 2 * MOST_PIECES {
-                    return Err(damaged("a sparse file has too many pieces"));
-                }
-                self.sparse.map.push(number()?);
-            }
-            b"GNU.sparse.map" => {
-                let numbers = std::str::from_utf8(value).unwrap_or_default();
-                let numbers: Result<Vec<u64>, _> = numbers.split(',').map(str::parse).collect();
-                self.sparse.map = numbers.map_err(|_| damaged("a sparse file's map is wrong"))?;
-            }
-            _ => {
-                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.attribute(name.to_vec(), value.to_vec());
-                } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-                    // Its names are encoded as in a URL, its values in base64.
-                    let value = STANDARD_NO_PAD
-                        .decode(value)
-                        .or_else(|_| STANDARD.decode(value));
-                    let value = value.map_err(|_| damaged("an attribute is not in base64"))?;
-                    self.attribute(percent_decoded(name), value);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn attribute(&mut self, name: Vec<u8>, value: Vec<u8>) {
-        self.attributes.retain(|(other, _)| *other != name);
-        self.attributes.push((name, value));
-    }
-}
-
-fn percent_decoded(name: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(name.len());
-    let mut rest = name;
-    while let Some((first, after)) = rest.split_first() {
-        let code = after
-            .get(..2)
-            .filter(|_| *first == b'%')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match code {
-            Some(byte) => {
-                decoded.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                decoded.push(*first);
-                rest = after;
-            }
-        }
-    }
-    decoded
-}
-
-/// Seconds with a fraction, as in `-1.25`.
-fn time(text: &[u8]) -> io::Result<Time> {
-    let wrong = || damaged("a time in an extended header is wrong");
-    let text = std::str::from_utf8(text).map_err(|_| wrong())?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let digits: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
-    let mut nanoseconds: u32 = digits.parse().map_err(|_| wrong())?;
-    let mut seconds: i64 = if whole == "-" {
-        0
-    } else {
-        whole.parse().map_err(|_| wrong())?
-    };
-    if whole.starts_with('-') && nanoseconds > 0 {
-        seconds = seconds.checked_sub(1).ok_or_else(wrong)?;
-        nanoseconds = 1_000_000_000 - nanoseconds;
-    }
-    Ok(Time {
-        seconds,
-        nanoseconds,
-    })
 }

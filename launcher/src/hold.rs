@@ -159,16 +159,14 @@ impl HeldNamespace {
         self.request.launcher = launcher;
         let mut environment = env::compose(&self.request, &self.plan, host);
         leave_out(&mut environment);
-        let helper = self.helper.as_ref();
-        crate::meet(
-            &self.request,
+        let pair = crate::meeting::Pair {
+            request: &self.request,
             host,
             words,
-            &mut environment,
-            false,
-            helper,
-            &mut Timing::start(false),
-        )?;
+            helper: self.helper.as_ref(),
+            own_namespace: false,
+        };
+        pair.meet(&mut environment, &mut Timing::start(false))?;
         Ok(environment)
     }
 }

@@ -121,11 +121,16 @@ impl Host {
 
     /// The value of an environment variable.
     pub fn variable(&self, name: &str) -> Option<&OsStr> {
-        self.environment
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_os_str())
+        variable(&self.environment, name)
     }
+}
+
+/// The value of a variable in an environment.
+pub fn variable<'a>(environment: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
+    environment
+        .iter()
+        .find(|(other, _)| other == name)
+        .map(|(_, value)| value.as_os_str())
 }
 
 /// `first` and the supplementary groups of this process, each once.

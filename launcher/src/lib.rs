@@ -49,8 +49,6 @@ mod tree;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use pmi_shim::Meeting;
-
 pub use error::{Error, Kind};
 pub use hold::HeldNamespace;
 pub use host::Host;
@@ -114,15 +112,14 @@ pub fn launch(
     };
     let own_namespace = plan.has_user_namespace() && entered.shared.is_none();
     let mut environment = env::compose(request, &plan, host);
-    meet(
+    let pair = meeting::Pair {
         request,
         host,
-        &words,
-        &mut environment,
+        words: &words,
+        helper: helper.as_ref(),
         own_namespace,
-        helper.as_ref(),
-        &mut timing,
-    )?;
+    };
+    pair.meet(&mut environment, &mut timing)?;
     environment.mark(join::VARIABLE, entered.shared.map(join::variable_here));
     let command = exec::resolve(request, words, &environment)?;
     let proof = match early {
@@ -143,79 +140,6 @@ fn needs_bridge(request: &Request) -> bool {
     let choice = request.mpi.choice;
     request.launcher.is_rank()
         && matches!(choice, pmi_shim::Choice::Auto | pmi_shim::Choice::Bridge)
-}
-
-/// Makes launcher and program meet: the environment is made right, and where they speak
-/// different languages the program gets a seat at the bridge. Inside the image.
-///
-/// # Errors
-/// They cannot meet.
-fn meet(
-    request: &Request,
-    host: &Host,
-    words: &[std::ffi::OsString],
-    environment: &mut env::Environment,
-    own_namespace: bool,
-    helper: Option<&bridge::Helper>,
-    timing: &mut Timing,
-) -> Result<(), Error> {
-    let program = match meeting::is_asked(&request.launcher, &request.mpi) {
-        true => {
-            timing.phase("environment");
-            let program = meeting::program_here(words, environment, image::mpi::Depth::Quick);
-            timing.phase("MPI");
-            program
-        }
-        false => pmi_shim::Program::UNKNOWN,
-    };
-    if own_namespace && request.launcher.is_rank() {
-        tracing::info!(
-            "this rank shares its user namespace with no other; MPI is told not to copy between ranks' memory"
-        );
-    }
-    let changes = env::hygiene(request, host, &program, own_namespace);
-    let name = program.candidates().first();
-    let name = name.map(|mpi| mpi.shown.clone()).unwrap_or_default();
-    let meeting = meeting::decide(&request.launcher, program, &request.mpi, helper.is_some());
-    let bridge = match meeting {
-        Meeting::Pass { .. } => {
-            environment.apply(changes);
-            return Ok(());
-        }
-        Meeting::Refuse { line, hint } => {
-            let program = words
-                .first()
-                .map(std::path::Path::new)
-                .unwrap_or("".as_ref());
-            return Err(Error::new(format!("start {}", error::shown(program)), line).hint(hint));
-        }
-        Meeting::Bridge { bridge, .. } => bridge,
-    };
-    let Some(helper) = helper else {
-        return Ok(());
-    };
-    let job = request
-        .launcher
-        .job
-        .as_ref()
-        .map_or_else(String::new, |job| {
-            job.complete(inode_of, join::session_starter)
-        });
-    let place = bridge::take(
-        helper,
-        bridge,
-        &bridge::Asking {
-            launcher: &request.launcher,
-            job: &job,
-            mpi: &name,
-            host,
-            hygiene: &changes,
-        },
-    )?;
-    environment.apply(changes);
-    environment.take_seat(&place.hand_on()?);
-    timing.phase("bridge");
-    Ok(())
 }
 
 struct Entered {
@@ -287,7 +211,7 @@ fn fingerprint(request: &Request, plan: &Plan, host: &Host) -> Option<u128> {
                 .job
                 .as_ref()
                 .filter(|_| request.launcher.is_rank())?;
-            job.complete(inode_of, join::session_starter).into()
+            meeting::job_name(job).into()
         }
         Share::Name(name) => name.clone(),
     };
@@ -306,13 +230,6 @@ fn fingerprint(request: &Request, plan: &Plan, host: &Host) -> Option<u128> {
         u128::from(hasher.finish())
     };
     Some(plan.fingerprint() ^ (half(2) << 64 | half(3)))
-}
-
-fn inode_of(descriptor: pmi_shim::Descriptor) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(format!("/proc/self/fd/{descriptor}"))
-        .map(|metadata| metadata.ino())
-        .ok()
 }
 
 /// Goes to the first working directory that exists.

@@ -1,19 +1,111 @@
 //! How the host's launcher and the program in the image come together.
 //!
 //! Owns: finding out which MPI the program is linked with, from the files of the image
-//! that this process stands in, and asking [`pmi_shim::meet`] what follows. Never:
-//! decides by itself, or starts anything.
+//! that this process stands in, asking [`pmi_shim::meet`] what follows, and seeing to
+//! it. Never: decides by itself.
 
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use image::mpi::{self, Depth, ProgramMpi, Question, Root};
 use pmi_shim::{Choice, Client, Facts, Family, Host as Launcher, Meeting, Mpi, Program};
 
-use crate::env::Environment;
-use crate::request::MpiChoice;
-use crate::scripts;
+use crate::env::{self, Environment};
+use crate::error::{shown, Error};
+use crate::host::Host;
+use crate::request::{MpiChoice, Request};
+use crate::timing::Timing;
+use crate::{bridge, join, scripts};
+
+/// A job's launcher and a program in the image, which are to meet.
+pub(crate) struct Pair<'a> {
+    /// What was asked for; it has the launcher.
+    pub request: &'a Request,
+    /// The process as it is outside.
+    pub host: &'a Host,
+    /// The program and its arguments.
+    pub words: &'a [OsString],
+    /// The bridge's program, if it is there.
+    pub helper: Option<&'a bridge::Helper>,
+    /// Whether the rank has a user namespace that it shares with no other.
+    pub own_namespace: bool,
+}
+
+impl Pair<'_> {
+    /// Makes them meet: the environment is made right, and where they speak different
+    /// languages the program gets a seat at the bridge. Inside the image.
+    ///
+    /// # Errors
+    /// They cannot meet.
+    pub fn meet(&self, environment: &mut Environment, timing: &mut Timing) -> Result<(), Error> {
+        let Pair {
+            request,
+            host,
+            words,
+            helper,
+            own_namespace,
+        } = *self;
+        let program = match is_asked(&request.launcher, &request.mpi) {
+            true => {
+                timing.phase("environment");
+                let program = program_here(words, environment, Depth::Quick);
+                timing.phase("MPI");
+                program
+            }
+            false => Program::UNKNOWN,
+        };
+        if own_namespace && request.launcher.is_rank() {
+            tracing::info!(
+                "this rank shares its user namespace with no other; MPI is told not to copy between ranks' memory"
+            );
+        }
+        let changes = env::hygiene(request, host, &program, own_namespace);
+        let name = program.candidates().first();
+        let name = name.map(|mpi| mpi.shown.clone()).unwrap_or_default();
+        let meeting = decide(&request.launcher, program, &request.mpi, helper.is_some());
+        let bridge = match meeting {
+            Meeting::Pass { .. } => {
+                environment.apply(changes);
+                return Ok(());
+            }
+            Meeting::Refuse { line, hint } => {
+                let program = words.first().map(Path::new).unwrap_or("".as_ref());
+                return Err(Error::new(format!("start {}", shown(program)), line).hint(hint));
+            }
+            Meeting::Bridge { bridge, .. } => bridge,
+        };
+        let Some(helper) = helper else {
+            return Ok(());
+        };
+        let job = request.launcher.job.as_ref().map(job_name);
+        let place = bridge::take(
+            helper,
+            bridge,
+            &bridge::Asking {
+                launcher: &request.launcher,
+                job: job.as_deref().unwrap_or_default(),
+                mpi: &name,
+                host,
+                hygiene: &changes,
+            },
+        )?;
+        environment.apply(changes);
+        environment.take_seat(&place.hand_on()?);
+        timing.phase("bridge");
+        Ok(())
+    }
+}
+
+/// What a job is called: the same in all processes of it on this host.
+pub(crate) fn job_name(job: &pmi_shim::JobIdentity) -> String {
+    let inode_of = |descriptor: pmi_shim::Descriptor| {
+        let data = std::fs::metadata(format!("/proc/self/fd/{descriptor}"));
+        data.map(|data| data.ino()).ok()
+    };
+    job.complete(inode_of, join::session_starter)
+}
 
 /// Which MPI a command uses in the image that is this process's root.
 ///

@@ -23,9 +23,11 @@ use nix::sys::resource::{getrlimit, Resource};
 use nix::sys::stat::Mode;
 
 use crate::error::{shown, Error};
+use crate::host::Host;
 use crate::lock;
 use crate::mount::descriptor_path;
 use crate::request::{HostPath, Request};
+use crate::site::Site;
 
 /// How long who waits for a copy may wait: 100 GB at 50 MB/s.
 pub const PATIENCE: Duration = Duration::from_secs(2000);
@@ -49,6 +51,13 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// What a user asks for by `text`, on this host and under the rules of this site.
+    pub fn asked(text: Option<&OsStr>, host: &Host, site: &Site) -> Option<Self> {
+        let cwd = host.cwd.as_deref().unwrap_or(Path::new("/"));
+        let tmpdir = host.variable("TMPDIR");
+        Self::parse(text?, site.stage_dir.as_deref(), tmpdir, cwd)
+    }
+
     /// Reads `[try:][DIR|memory]`, or a word for no or yes. Without a directory it is
     /// the site's, else `TMPDIR`, else /tmp; a relative one starts at `cwd`.
     pub fn parse(

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use image::Shown;
 use launcher::hold::{self, HeldNamespace};
+use launcher::host::variable;
 use launcher::request::{Bind, HostPath, ImagePath, MpiChoice};
 use launcher::stage::Stage;
 use launcher::{Error, Host, User};
@@ -85,13 +86,6 @@ pub fn prepare(plugin: &mut Plugin, spank: Spank) -> Result<(), Error> {
 /// Whether the step would have been run in an image, had all gone well.
 pub fn asks(plugin: &Plugin, spank: Spank) -> bool {
     wanted(plugin, spank, &spank.environment()).is_some()
-}
-
-fn variable<'a>(environment: &'a [(OsString, OsString)], name: &str) -> Option<&'a OsStr> {
-    environment
-        .iter()
-        .find(|(other, _)| other == name)
-        .map(|(_, value)| value.as_os_str())
 }
 
 /// The image of the step, and its options.
@@ -188,12 +182,8 @@ fn hold(
         site.privileged_formats.clone_from(mounts);
     }
     let mpi = mpi(config, &site, &host.environment)?;
-    let said = variable(&host.environment, "SINGULARITY_STAGE");
-    let stage = settings.stage.as_deref().or(said).and_then(|text| {
-        let cwd = host.cwd.as_deref().unwrap_or(Path::new("/"));
-        let tmpdir = variable(&host.environment, "TMPDIR");
-        Stage::parse(text, site.stage_dir.as_deref(), tmpdir, cwd)
-    });
+    let said = host.variable("SINGULARITY_STAGE");
+    let stage = Stage::asked(settings.stage.as_deref().or(said), &host, &site);
     let patience = match stage {
         Some(_) => launcher::stage::PATIENCE,
         None => hold::PATIENCE,

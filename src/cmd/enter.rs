@@ -184,10 +184,7 @@ fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result
             Some(b"off") => Share::Off,
             Some(name) => Share::Name(OsStr::from_bytes(name).to_owned()),
         },
-        stage: options.stage.as_deref().and_then(|text| {
-            let tmpdir = host.variable("TMPDIR");
-            launcher::stage::Stage::parse(text, site.stage_dir.as_deref(), tmpdir, cwd(host))
-        }),
+        stage: launcher::stage::Stage::asked(options.stage.as_deref(), host, &site),
         mpi: mpi(&options, host, &site)?,
         site,
         timing: options.timing,

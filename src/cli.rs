@@ -5,7 +5,9 @@
 //! [`crate::cmd::enter`].
 
 pub mod bench;
+pub mod entering;
 pub mod images;
+pub mod quick;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,7 +17,14 @@ use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueHint,
 };
 
+pub use entering::Entering;
+
 const ABOUT: &str = "Run programs inside container images, as yourself, at native speed";
+
+/// The variables that stand for the options of messages.
+const QUIET: &str = "SINGULARITY_QUIET";
+const VERBOSE: &str = "SINGULARITY_VERBOSE";
+const DEBUG: &str = "SINGULARITY_DEBUG";
 
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -47,16 +56,16 @@ pub struct Cli {
         global = true,
         display_order = 900,
         help_heading = "Messages",
-        env = "SINGULARITY_QUIET",
+        env = QUIET,
         hide_env_values = true,
         value_parser = FalseyValueParser::new()
     )]
     pub quiet: bool,
     /// Say more on standard error; repeat for still more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901, help_heading = "Messages", env = "SINGULARITY_VERBOSE", hide_env_values = true, value_parser = level)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 901, help_heading = "Messages", env = VERBOSE, hide_env_values = true, value_parser = level)]
     pub verbose: u8,
     /// Say everything on standard error
-    #[arg(short, long, global = true, display_order = 902, help_heading = "Messages", env = "SINGULARITY_DEBUG", hide_env_values = true, value_parser = FalseyValueParser::new())]
+    #[arg(short, long, global = true, display_order = 902, help_heading = "Messages", env = DEBUG, hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub debug: bool,
     /// What to do
     #[command(subcommand)]
@@ -327,156 +336,6 @@ pub struct Test {
     /// The image, and arguments for its test
     #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
     pub words: Vec<OsString>,
-}
-
-/// How an image is entered: the options of exec, run, shell and test.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "What is visible")]
-pub struct Entering {
-    /// Show a file or directory of the host in the image; repeatable, comma lists, `\:` and `\,` in paths
-    #[arg(short = 'B', long, value_name = "SRC[:DEST[:ro|rw]]", env = "SINGULARITY_BINDPATH", hide_env_values = true, value_hint = ValueHint::AnyPath)]
-    pub bind: Vec<OsString>,
-    /// Use another directory of the host as home, at its own path or at DEST
-    #[arg(short = 'H', long, value_name = "SRC[:DEST]", env = "SINGULARITY_HOME", hide_env_values = true, value_hint = ValueHint::DirPath)]
-    pub home: Option<OsString>,
-    /// Leave the home directory out; the current directory stays
-    #[arg(long, env = "SINGULARITY_NO_HOME", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub no_home: bool,
-    /// Keep /tmp, /var/tmp, scratch directories and a contained home in DIR
-    #[arg(short = 'W', long, value_name = "DIR", env = "SINGULARITY_WORKDIR", hide_env_values = true, value_hint = ValueHint::DirPath)]
-    pub workdir: Option<PathBuf>,
-    /// Put an empty writable directory at PATH in the image; repeatable, comma lists
-    #[arg(
-        short = 'S',
-        long,
-        value_name = "PATH",
-        env = "SINGULARITY_SCRATCH",
-        hide_env_values = true
-    )]
-    pub scratch: Vec<PathBuf>,
-    /// Start in this directory of the image
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "SINGULARITY_PWD",
-        hide_env_values = true
-    )]
-    pub pwd: Option<PathBuf>,
-    /// Private /tmp, /var/tmp and home, and a minimal /dev
-    #[arg(short, long, env = "SINGULARITY_CONTAIN", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub contain: bool,
-    /// --contain, --cleanenv, --ipc and --pid (a rank keeps its launcher's PID namespace unless --pid is given too)
-    #[arg(short = 'C', long, env = "SINGULARITY_CONTAINALL", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub containall: bool,
-    /// Leave out mounts made by default: dev, proc, sys, tmp, home, cwd, hosts, resolv.conf, localtime, passwd, group; comma lists
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "SINGULARITY_NO_MOUNT",
-        hide_env_values = true
-    )]
-    pub no_mount: Vec<String>,
-
-    /// Start with few variables of the host (what a launcher needs stays)
-    #[arg(short = 'e', long, help_heading = "Variables", env = "SINGULARITY_CLEANENV", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub cleanenv: bool,
-    /// Set a variable inside; repeatable (SINGULARITYENV_NAME=VALUE does the same)
-    #[arg(long, help_heading = "Variables", value_name = "NAME=VALUE")]
-    pub env: Vec<OsString>,
-    /// Set the variables in FILE, one NAME=VALUE a line
-    #[arg(long, help_heading = "Variables", value_name = "FILE", env = "SINGULARITY_ENV_FILE", hide_env_values = true, value_hint = ValueHint::FilePath)]
-    pub env_file: Option<PathBuf>,
-    /// Take this app of the image (SCIF): its runscript, test and variables
-    #[arg(
-        long,
-        help_heading = "Variables",
-        value_name = "NAME",
-        env = "SINGULARITY_APP",
-        hide_env_values = true
-    )]
-    pub app: Option<String>,
-    /// Do not run the image's environment scripts
-    #[arg(long, help_heading = "Variables", env = "SINGULARITY_NO_ENV", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub no_env: bool,
-
-    /// Change the image in place (directories, ext3, ext4)
-    #[arg(short, long, help_heading = "Changing the image", env = "SINGULARITY_WRITABLE", hide_env_values = true, value_parser = FalseyValueParser::new(), conflicts_with_all = ["writable_tmpfs", "overlay"])]
-    pub writable: bool,
-    /// Let changes go to memory; they are gone at the end
-    #[arg(long, help_heading = "Changing the image", env = "SINGULARITY_WRITABLE_TMPFS", hide_env_values = true, value_parser = FalseyValueParser::new(), conflicts_with = "overlay")]
-    pub writable_tmpfs: bool,
-    /// Let changes go to DIR, and keep them there
-    #[arg(short, long, help_heading = "Changing the image", value_name = "DIR", env = "SINGULARITY_OVERLAY", hide_env_values = true, value_hint = ValueHint::DirPath)]
-    pub overlay: Option<PathBuf>,
-
-    /// New IPC namespace: System V IPC, message queues
-    #[arg(short, long, help_heading = "Namespaces", env = "SINGULARITY_IPC", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub ipc: bool,
-    /// New PID namespace; the program is not the process the caller started
-    #[arg(short, long, help_heading = "Namespaces", env = "SINGULARITY_PID", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub pid: bool,
-    /// New network namespace with a loopback device only
-    #[arg(short, long, help_heading = "Namespaces", env = "SINGULARITY_NET", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub net: bool,
-    /// New UTS namespace
-    #[arg(long, help_heading = "Namespaces", env = "SINGULARITY_UTS", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub uts: bool,
-    /// Host name inside; implies --uts
-    #[arg(
-        long,
-        help_heading = "Namespaces",
-        value_name = "NAME",
-        env = "SINGULARITY_HOSTNAME",
-        hide_env_values = true
-    )]
-    pub hostname: Option<OsString>,
-    /// Share the namespaces with other ranks of the job on this node (auto), with none (off), or with all that give the same NAME
-    #[arg(
-        long,
-        help_heading = "Namespaces",
-        value_name = "auto|off|NAME",
-        env = "SINGULARITY_SHARE",
-        hide_env_values = true
-    )]
-    pub share: Option<OsString>,
-
-    /// Enter by a user namespace, not by the set-id starter
-    #[arg(long, help_heading = "Namespaces", env = "SINGULARITY_USERNS", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub userns: bool,
-    /// Enter by the set-id starter, and not at all where it cannot be
-    #[arg(long, help_heading = "Namespaces", env = "SINGULARITY_SETUID", hide_env_values = true, value_parser = FalseyValueParser::new(), conflicts_with = "userns")]
-    pub setuid: bool,
-
-    /// Copy the image file to the node first, once for all ranks of the job there: to DIR, to memory, or to where the site says; with try: go on with the image itself where that cannot be done
-    #[arg(
-        long,
-        help_heading = "Many nodes",
-        value_name = "[try:]DIR|memory",
-        env = "SINGULARITY_STAGE",
-        hide_env_values = true,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "yes",
-        value_hint = ValueHint::DirPath
-    )]
-    pub stage: Option<OsString>,
-
-    /// How a rank's launcher and its MPI meet: directly, else over a bridge, else not at all (auto); directly only (pass); over the bridge wherever there is one (bridge); off leaves variables alone too
-    #[arg(
-        long,
-        help_heading = "MPI",
-        value_name = "auto|pass|bridge|off",
-        env = "SINGULARITY_MPI",
-        hide_env_values = true
-    )]
-    pub mpi: Option<OsString>,
-
-    /// Print what would be done, step by step, and do nothing
-    #[arg(long, help_heading = "Looking closer", env = "SINGULARITY_DRY_RUN", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub dry_run: bool,
-    /// Print the duration of each phase at the end of set-up
-    #[arg(long, help_heading = "Looking closer", env = "SINGULARITY_TIMING", hide_env_values = true, value_parser = FalseyValueParser::new())]
-    pub timing: bool,
 }
 
 /// Check or show the site's configuration

@@ -67,6 +67,15 @@ pub fn finish(result: Result<(), launcher::Error>) -> u8 {
 /// # Errors
 /// What is wrong with it, or the help that it asks for: for [`usage`].
 pub fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let environment: Vec<_> = std::env::vars_os().collect();
+    if let Some(cli) = cli::quick::parse(words, &environment) {
+        return Ok(cli);
+    }
+    parse_by_definition(words)
+}
+
+/// The same by clap alone, which knows every command line.
+fn parse_by_definition(words: &[OsString]) -> Result<Cli, clap::Error> {
     let mut definition = Cli::command();
     let parsed = definition
         .try_get_matches_from_mut(words)

@@ -23,6 +23,10 @@ const INCOMPAT_DEVICE_TABLE: u32 = 0x8;
 const INCOMPAT_48BIT: u32 = 0x80;
 /// All bits up to the metadata box (0x100) of Linux 6.17.
 const INCOMPAT_KNOWN: u32 = 0x1ff;
+/// Those that package `volume` knows.
+const INCOMPAT_READ: u32 = 0x37;
+/// The algorithms that it has: lz4, deflate, zstd.
+const ALGORITHMS_READ: u16 = 0b1101;
 /// An inode number counts slots of this many bytes.
 const INODE_SLOT: u64 = 32;
 
@@ -95,6 +99,17 @@ impl Erofs {
     /// The name of the volume, without padding.
     pub fn label(&self) -> &[u8] {
         until_nul(&self.volume_name)
+    }
+
+    /// Whether our own reader, package `volume`, knows how it is laid out: not several
+    /// devices, long names of attributes, 48-bit addresses, packed metadata.
+    pub fn layout_is_known(&self) -> bool {
+        self.incompatible_features & !INCOMPAT_READ == 0
+    }
+
+    /// Whether that reader can unpack all that is in it: not LZMA.
+    pub fn can_be_unpacked(&self) -> bool {
+        self.algorithms.bits() & !ALGORITHMS_READ == 0
     }
 
     /// Bits of `feature_incompat` that did not exist when this was written. A

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use image::{FileSystem, Partition};
+use image::{FileSystem, Image, Partition, Superblock};
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, open, FcntlArg, FdFlag, OFlag};
 use nix::mount::{umount2, MntFlags};
@@ -39,7 +39,7 @@ pub const OWN_SERVER: &str = "image-server";
 const MEMORY: &CStr = c"GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=67108864:glibc.malloc.top_pad=524288";
 
 /// The program that serves a file system, as users install it.
-pub fn server_name(kind: FileSystem) -> &'static str {
+fn server_name(kind: FileSystem) -> &'static str {
     match kind {
         FileSystem::Squashfs => "squashfuse_ll",
         FileSystem::Erofs => "erofsfuse",
@@ -67,18 +67,20 @@ fn package(kind: FileSystem) -> &'static str {
 pub fn serve(
     host: &Host,
     libexec: Option<&Path>,
-    path: &Path,
-    file: BorrowedFd<'_>,
+    image: &Image,
     root: &Partition,
     writable: bool,
 ) -> Result<OwnedFd, Error> {
-    let own = libexec.and_then(|libexec| own_server(libexec, root.filesystem));
+    let file = image.fd();
+    let own = libexec.and_then(|libexec| own_server(libexec, image));
+    let is_own = own.is_some();
     let server = Server {
-        image: path,
+        image: image.path(),
         kind: root.filesystem,
-        name: match own {
-            Some(_) => OWN_SERVER,
-            None => server_name(root.filesystem),
+        name: if is_own {
+            OWN_SERVER
+        } else {
+            server_name(root.filesystem)
         },
         program: match own {
             Some(program) => program,
@@ -88,15 +90,13 @@ pub fn serve(
             .step(|| "make a file in memory".into())?,
     };
     let device = open_device()?;
-    match root.filesystem {
-        // libfuse 3 takes a descriptor that is mounted already.
-        FileSystem::Squashfs => server.mount_then_start(host, device, file, root),
-        // fuse2fs and erofsfuse may be linked with libfuse 2, which mounts itself.
-        FileSystem::Erofs | FileSystem::Ext => {
-            drop(device);
-            server.start_then_take(host, file, root, writable)
-        }
+    // Ours takes a descriptor that is mounted already, and so does libfuse 3.
+    if is_own || root.filesystem == FileSystem::Squashfs {
+        return server.mount_then_start(host, device, file, root);
     }
+    // fuse2fs and erofsfuse may be linked with libfuse 2, which mounts itself.
+    drop(device);
+    server.start_then_take(host, file, root, writable)
 }
 
 fn open_device() -> Result<OwnedFd, Error> {
@@ -115,8 +115,13 @@ fn open_device() -> Result<OwnedFd, Error> {
 }
 
 /// The server that is installed with the command, for the file systems it reads.
-fn own_server(libexec: &Path, kind: FileSystem) -> Option<PathBuf> {
-    if kind != FileSystem::Squashfs {
+fn own_server(libexec: &Path, image: &Image) -> Option<PathBuf> {
+    let reads = match image.superblock()? {
+        Superblock::Squashfs(_) => true,
+        Superblock::Erofs(facts) => facts.layout_is_known() && facts.can_be_unpacked(),
+        Superblock::Ext(_) => false,
+    };
+    if !reads {
         return None;
     }
     let program = libexec.join(OWN_SERVER);
@@ -169,7 +174,14 @@ impl Server<'_> {
             let number = |n: u64| CString::new(n.to_string()).unwrap_or_default();
             let context = FileSystemContext::open(c"fuse")?;
             context.set(c"source", c"singularity")?;
-            context.set(c"subtype", c"squashfs")?;
+            context.set(
+                c"subtype",
+                match self.kind {
+                    FileSystem::Squashfs => c"squashfs",
+                    FileSystem::Erofs => c"erofs",
+                    FileSystem::Ext => c"ext",
+                },
+            )?;
             context.set(c"fd", &number(device.as_raw_fd() as u64))?;
             context.set(c"rootmode", c"40000")?;
             context.set(c"user_id", &number(host.uid.into()))?;

@@ -617,9 +617,7 @@ impl fmt::Display for Step {
                 let how = match mount {
                     ImageMount::Bind => "bound directory".to_owned(),
                     ImageMount::Kernel(kind) => format!("{kind}, by the kernel"),
-                    ImageMount::Fuse(kind) => {
-                        format!("{kind}, by {}", crate::fuse::server_name(*kind))
-                    }
+                    ImageMount::Fuse(kind) => format!("{kind}, by FUSE"),
                 };
                 let access = if *writable { "read-write" } else { "read-only" };
                 write!(f, "image {} ({how}, nosuid, nodev, {access})", shown(path))

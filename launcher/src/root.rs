@@ -70,7 +70,7 @@ pub fn mount_image(
             kernel::mount(image, root, writable, plan.max_loop_devices).map(Some)
         }
         (ImageMount::Fuse(_), Some(root)) => {
-            fuse::serve(host, libexec, image.path(), image.fd(), root, writable).map(Some)
+            fuse::serve(host, libexec, image, root, writable).map(Some)
         }
         // A directory is bound later: the source must be of the final namespace.
         _ => Ok(None),

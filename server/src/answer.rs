@@ -71,7 +71,7 @@ impl<'a> Server<'a> {
             code::READLINK => self.link(request),
             code::READDIR => self.list(request, false),
             code::READDIRPLUS => self.list(request, true),
-            code::STATFS => Ok(protocol::full(0)),
+            code::STATFS => Ok(protocol::full(self.tree.measure())),
             code::GETXATTR | code::LISTXATTR => self.extended(request),
             // OPEN and OPENDIR too: files and directories need no opening then.
             _ => Err(Errno::ENOSYS),

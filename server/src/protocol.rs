@@ -4,7 +4,7 @@
 //! `include/uapi/linux/fuse.h` and fuse(4). Never: knows what the file system is.
 
 use nix::errno::Errno;
-use volume::tree::{Kind, Node};
+use volume::tree::{Kind, Measure, Node};
 
 /// Room for a request: the kernel insists on so much.
 pub const REQUEST_LENGTH: usize = 64 << 10;
@@ -217,10 +217,11 @@ pub fn init(body: &[u8], wanted: u32) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
-/// `struct fuse_statfs_out`: a full file system of so many blocks of 4096 bytes.
-pub fn full(blocks: u64) -> Vec<u8> {
+/// `struct fuse_statfs_out`: a full file system, in blocks of 4096 bytes.
+pub fn full(measure: Measure) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(80);
-    for number in [blocks, 0, 0, 0, 0] {
+    let blocks = measure.bytes.div_ceil(4096);
+    for number in [blocks, 0, 0, measure.files, 0] {
         bytes.extend(number.to_ne_bytes());
     }
     for number in [4096_u32, 255, 4096] {
@@ -252,7 +253,8 @@ mod tests {
         let mut bytes = Vec::new();
         entry(None, &mut bytes);
         assert_eq!(bytes.len(), 128);
-        assert_eq!(full(1).len(), 80);
+        let measure = Measure { bytes: 1, files: 1 };
+        assert_eq!(full(measure).len(), 80);
         let body: Vec<u8> = [7_u32, 39, 131_072, u32::MAX]
             .iter()
             .flat_map(|number| number.to_ne_bytes())

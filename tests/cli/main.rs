@@ -24,6 +24,7 @@ mod namespaces;
 mod odd_images;
 mod pid;
 mod root;
+mod served;
 mod signals;
 mod site;
 mod stage;

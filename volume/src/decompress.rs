@@ -27,61 +27,73 @@ pub(super) enum Algorithm {
 
 /// Decompresses a block into at most `most` bytes; `None`: it is damaged.
 pub(super) fn decompress(algorithm: Algorithm, input: &[u8], most: usize) -> Option<Vec<u8>> {
-    let mut output = Vec::with_capacity(most);
-    match algorithm {
-        Algorithm::Lz4 => {
-            output.resize(most, 0);
-            match lz4_flex::block::decompress_into(input, &mut output) {
-                Ok(length) => output.truncate(length),
-                // It may be longer than what is wanted of it.
-                Err(_) => {
-                    output.clear();
-                    lz4(input, most, &mut output)?;
-                }
-            }
-        }
-        Algorithm::Lzo => lzo(input, most, &mut output)?,
-        Algorithm::Zlib => {
-            flate2::Decompress::new(true)
-                .decompress_vec(input, &mut output, flate2::FlushDecompress::Finish)
-                .ok()?;
-        }
-        Algorithm::Deflate => {
-            flate2::Decompress::new(false)
-                .decompress_vec(input, &mut output, flate2::FlushDecompress::Finish)
-                .ok()?;
-        }
-        Algorithm::Zstd => {
-            if unpack_whole_frame(input, &mut output) {
-                return Some(output);
-            }
-            output.clear();
-            let decoder = zstd::stream::read::Decoder::with_buffer(input).ok()?;
-            read_up_to(decoder.single_frame(), most, &mut output)?;
-        }
-        Algorithm::Xz => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(MEMORY, 0).ok()?;
-            read_up_to(
-                liblzma::bufread::XzDecoder::new_stream(input, stream),
-                most,
-                &mut output,
-            )?;
-        }
-        Algorithm::Lzma => {
-            let stream = liblzma::stream::Stream::new_lzma_decoder(MEMORY).ok()?;
-            read_up_to(
-                liblzma::bufread::XzDecoder::new_stream(input, stream),
-                most,
-                &mut output,
-            )?;
-        }
-    }
+    let mut output = vec![0; most];
+    let length = unpack(algorithm, input, &mut output)?;
+    output.truncate(length);
     Some(output)
 }
 
+/// Fills `output` with what a block holds, or the beginning of that; `None`: it is
+/// damaged, or holds less.
+pub(super) fn unpack_all(algorithm: Algorithm, input: &[u8], output: &mut [u8]) -> Option<()> {
+    (unpack(algorithm, input, output)? == output.len()).then_some(())
+}
+
+/// How many bytes of `output` a block has filled.
+fn unpack(algorithm: Algorithm, input: &[u8], output: &mut [u8]) -> Option<usize> {
+    let most = output.len();
+    match algorithm {
+        Algorithm::Lz4 => {
+            if let Ok(length) = lz4_flex::block::decompress_into(input, output) {
+                return Some(length);
+            }
+            // It may be longer than what is wanted of it.
+            let mut bytes = Vec::with_capacity(most);
+            lz4(input, most, &mut bytes)?;
+            copied(&bytes, output)
+        }
+        Algorithm::Lzo => {
+            let mut bytes = Vec::with_capacity(most);
+            lzo(input, most, &mut bytes)?;
+            copied(&bytes, output)
+        }
+        Algorithm::Zlib => inflate(true, input, output),
+        Algorithm::Deflate => inflate(false, input, output),
+        Algorithm::Zstd => {
+            if let Some(length) = unpack_whole_frame(input, output) {
+                return Some(length);
+            }
+            let decoder = zstd::stream::read::Decoder::with_buffer(input).ok()?;
+            read_up_to(decoder.single_frame(), output)
+        }
+        Algorithm::Xz | Algorithm::Lzma => {
+            let stream = if algorithm == Algorithm::Xz {
+                liblzma::stream::Stream::new_stream_decoder(MEMORY, 0)
+            } else {
+                liblzma::stream::Stream::new_lzma_decoder(MEMORY)
+            };
+            let reader = liblzma::bufread::XzDecoder::new_stream(input, stream.ok()?);
+            read_up_to(reader, output)
+        }
+    }
+}
+
+fn copied(bytes: &[u8], output: &mut [u8]) -> Option<usize> {
+    output.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(bytes.len())
+}
+
+fn inflate(zlib: bool, input: &[u8], output: &mut [u8]) -> Option<usize> {
+    let mut state = flate2::Decompress::new(zlib);
+    state
+        .decompress(input, output, flate2::FlushDecompress::Finish)
+        .ok()?;
+    usize::try_from(state.total_out()).ok()
+}
+
 /// Unpacks what is one frame and no more, by a context that is kept: to make one takes
-/// longer than a small block. False: it has to be looked at more closely.
-fn unpack_whole_frame(input: &[u8], output: &mut Vec<u8>) -> bool {
+/// longer than a small block. `None`: it has to be looked at more closely.
+fn unpack_whole_frame(input: &[u8], output: &mut [u8]) -> Option<usize> {
     thread_local! {
         static KEPT: std::cell::RefCell<Option<zstd::bulk::Decompressor<'static>>> =
             const { std::cell::RefCell::new(None) };
@@ -90,16 +102,22 @@ fn unpack_whole_frame(input: &[u8], output: &mut Vec<u8>) -> bool {
         if kept.is_none() {
             *kept = zstd::bulk::Decompressor::new().ok();
         }
-        kept.as_mut()
-            .is_some_and(|kept| kept.decompress_to_buffer(input, output).is_ok())
+        kept.as_mut()?.decompress_to_buffer(input, output).ok()
     })
 }
 
 /// More than this no block of at most a megabyte needs to be unpacked.
 const MEMORY: u64 = 256 << 20;
 
-fn read_up_to(reader: impl Read, most: usize, output: &mut Vec<u8>) -> Option<()> {
-    reader.take(most as u64).read_to_end(output).ok().map(drop)
+fn read_up_to(mut reader: impl Read, output: &mut [u8]) -> Option<usize> {
+    let mut done = 0;
+    while let Some(rest) = output.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match reader.read(rest).ok()? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    Some(done)
 }
 
 /// Appends `length` bytes that begin `distance` before the end, one after the

@@ -1,45 +1,78 @@
 //! EROFS, read.
 //!
-//! Owns: its inodes, directories, attributes and the plain layouts of content.
-//! See the kernel's `fs/erofs/erofs_fs.h`.
+//! Owns: its inodes, directories and attributes. See the kernel's
+//! `fs/erofs/erofs_fs.h`.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+mod content;
+mod map;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use image::Erofs;
 use launcher::Error;
 
-use crate::erofs_map::{Extent, Map, Stored};
-use crate::tree::{Attribute, Content, Handle, Kind, Node, Part, Time, Tree};
-use crate::{device_numbers, le16, le32, le64, Device};
+use crate::kept::Kept;
+use crate::tree::{
+    Attribute, Content, Handle, Kind, Measure, Name, Node, Part, Served, Time, Tree,
+};
+use crate::{device_numbers, le16, le32, le64, locked, Device};
+use content::{File, Reading};
 
 const INCOMPAT_LEADING_ZEROES: u32 = 0x1;
-/// More than one device, long attribute names, 48-bit addresses, metadata boxes.
-const INCOMPAT_UNKNOWN: u32 = 0x8 | 0x40 | 0x80 | 0x100;
 const MOST_ATTRIBUTES: usize = 4096;
 const LONGEST_DIRECTORY: u64 = 1 << 30;
-/// No extent is longer: pclusters hold a megabyte, and what is repeated much.
-const LONGEST_EXTENT: u64 = 64 << 20;
+const LONGEST_NAME: usize = 255;
+/// What describes files is read in pieces of so many bytes, of which so many are kept.
+const PIECE: u64 = 8192;
+const KEPT_PIECES: usize = 1024;
 
 /// An EROFS file system.
 pub struct Volume<'a> {
-    pub(super) device: Device<'a>,
+    device: Device<'a>,
     facts: Erofs,
     metadata: u64,
     shared_attributes: u64,
     root: u64,
     packed: u64,
     build_time: Time,
-    /// The extent that was unpacked last, and where it lies.
-    kept: RefCell<Option<Kept>>,
+    /// Pieces of what describes files, by where they lie.
+    pieces: Mutex<HashMap<u64, Arc<Vec<u8>>>>,
+    /// Where the contents of files lie.
+    files: Mutex<HashMap<u64, Arc<File>>>,
+    /// Extents that were unpacked last, by where they lie and how long they are.
+    unpacked: Kept,
 }
 
-/// Where an extent lies, with its length, and its content.
-type Kept = (u64, u64, Rc<Vec<u8>>);
+/// A piece of what describes files, at hand while it is looked at again and again.
+#[derive(Default)]
+struct Window {
+    at: u64,
+    piece: Option<Arc<Vec<u8>>>,
+    /// What lies across two of them.
+    across: Vec<u8>,
+}
+
+impl Window {
+    fn look(&mut self, volume: &Volume<'_>, at: u64, length: usize) -> Result<&[u8], Error> {
+        let start = at / PIECE * PIECE;
+        if self.at != start || self.piece.is_none() {
+            self.piece = Some(volume.piece(start)?);
+            self.at = start;
+        }
+        let from = usize::try_from(at - start).unwrap_or(usize::MAX);
+        let piece = self.piece.as_ref().map(|piece| piece.as_slice());
+        if let Some(found) = piece.and_then(|piece| piece.get(from..)?.get(..length)) {
+            return Ok(found);
+        }
+        self.across = volume.device.bytes(at, length)?;
+        Ok(&self.across)
+    }
+}
 
 /// An inode, as far as everything needs it.
-pub(super) struct Inode {
-    pub node: Node,
+struct Inode {
+    node: Node,
     /// How the content is stored, `EROFS_INODE_*`.
     layout: u16,
     /// The field whose meaning depends on that.
@@ -51,12 +84,12 @@ pub(super) struct Inode {
 
 impl Inode {
     /// Where what follows inode and attributes begins.
-    pub fn end(&self) -> u64 {
+    fn end(&self) -> u64 {
         self.attributes_at + self.attributes_length
     }
 
     /// Whether the index of compressed content is the compact one.
-    pub fn is_compact(&self) -> bool {
+    fn is_compact(&self) -> bool {
         self.layout == 3
     }
 }
@@ -70,7 +103,7 @@ impl<'a> Volume<'a> {
         let Some(facts) = device.image.erofs() else {
             return Err(device.damaged("it holds no EROFS"));
         };
-        if facts.incompatible_features & INCOMPAT_UNKNOWN != 0 {
+        if !facts.layout_is_known() {
             return Err(device.unsupported("its EROFS has features that are not known here"));
         }
         let superblock = device.bytes(1024, 128)?;
@@ -86,15 +119,17 @@ impl<'a> Volume<'a> {
                 seconds: le64(&superblock, 24) as i64,
                 nanoseconds: le32(&superblock, 32).min(999_999_999),
             },
-            kept: RefCell::default(),
+            pieces: Mutex::default(),
+            files: Mutex::default(),
+            unpacked: Kept::default(),
         })
     }
 
-    pub(super) fn block_size(&self) -> u64 {
+    fn block_size(&self) -> u64 {
         self.facts.block_size.into()
     }
 
-    pub(super) fn leading_zeroes(&self) -> bool {
+    fn leading_zeroes(&self) -> bool {
         self.facts.incompatible_features & INCOMPAT_LEADING_ZEROES != 0
     }
 
@@ -104,10 +139,7 @@ impl<'a> Volume<'a> {
     /// The inode cannot be read.
     pub fn place(&self, node: &Node) -> Result<(u64, bool), Error> {
         let inode = self.of(node)?;
-        let Handle::Inode(number) = node.handle else {
-            return Err(self.device.damaged("a file of another tree"));
-        };
-        let at = number * 32 + self.metadata;
+        let at = self.number(node)? * 32 + self.metadata;
         Ok((at, inode.attributes_at - at == 64))
     }
 
@@ -116,46 +148,42 @@ impl<'a> Volume<'a> {
             .checked_mul(32)
             .and_then(|at| at.checked_add(self.metadata))
             .ok_or_else(|| self.device.damaged("an inode's number is impossible"))?;
-        let head = self.device.bytes(at, 32)?;
-        let format = le16(&head, 0);
+        let mut window = Window::default();
+        let format = le16(window.look(self, at, 32)?, 0);
         let extended = format & 1 != 0;
-        let raw = if extended {
-            self.device.bytes(at, 64)?
-        } else {
-            head
-        };
-        let mode = u32::from(le16(&raw, 4));
+        let raw = window.look(self, at, if extended { 64 } else { 32 })?;
+        let mode = u32::from(le16(raw, 4));
         let kind = Kind::from_mode(mode)
             .ok_or_else(|| self.device.damaged("a file is of an impossible type"))?;
         let (size, uid, gid, links, modified, length) = if extended {
             let time = Time {
-                seconds: le64(&raw, 32) as i64,
-                nanoseconds: le32(&raw, 40).min(999_999_999),
+                seconds: le64(raw, 32) as i64,
+                nanoseconds: le32(raw, 40).min(999_999_999),
             };
             (
-                le64(&raw, 8),
-                le32(&raw, 24),
-                le32(&raw, 28),
-                le32(&raw, 44),
+                le64(raw, 8),
+                le32(raw, 24),
+                le32(raw, 28),
+                le32(raw, 44),
                 time,
                 64,
             )
         } else {
-            let (uid, gid) = (le16(&raw, 24).into(), le16(&raw, 26).into());
+            let (uid, gid) = (le16(raw, 24).into(), le16(raw, 26).into());
             (
-                le32(&raw, 8).into(),
+                le32(raw, 8).into(),
                 uid,
                 gid,
-                le16(&raw, 6).into(),
+                le16(raw, 6).into(),
                 self.build_time,
                 32,
             )
         };
-        let attributes = match u64::from(le16(&raw, 2)) {
+        let attributes = match u64::from(le16(raw, 2)) {
             0 => 0,
             count => 12 + (count - 1) * 4,
         };
-        let union = le32(&raw, 16);
+        let union = le32(raw, 16);
         Ok(Inode {
             node: Node {
                 kind,
@@ -180,119 +208,37 @@ impl<'a> Volume<'a> {
         })
     }
 
-    fn of(&self, node: &Node) -> Result<Inode, Error> {
+    /// A piece of what describes files, which begins at `start`.
+    fn piece(&self, start: u64) -> Result<Arc<Vec<u8>>, Error> {
+        if let Some(found) = locked(&self.pieces).get(&start) {
+            return Ok(Arc::clone(found));
+        }
+        let length = self.device.size.saturating_sub(start).min(PIECE);
+        let length = usize::try_from(length).unwrap_or(0);
+        let piece = Arc::new(self.device.bytes(start, length)?);
+        let mut pieces = locked(&self.pieces);
+        if pieces.len() >= KEPT_PIECES {
+            pieces.clear();
+        }
+        pieces.insert(start, Arc::clone(&piece));
+        Ok(piece)
+    }
+
+    fn number(&self, node: &Node) -> Result<u64, Error> {
         match node.handle {
-            Handle::Inode(number) => self.inode(number),
+            Handle::Inode(number) => Ok(number),
             Handle::Name(..) => Err(self.device.damaged("a file of another tree")),
         }
     }
 
-    fn content_of(&self, inode: Inode) -> Result<Reading<'_>, Error> {
-        let size = inode.node.size;
-        let block = self.block_size();
-        let source = match inode.layout {
-            0 => Source::Plain {
-                at: u64::from(inode.raw) * block,
-                tail: None,
-            },
-            2 => Source::Plain {
-                at: u64::from(inode.raw) * block,
-                tail: (size % block != 0).then(|| (size - size % block, inode.end())),
-            },
-            1 | 3 => Source::Compressed(Map::open(self, &inode)?),
-            4 => {
-                let bits = u32::from((inode.raw & 0x1f) as u16) + block.trailing_zeros();
-                if inode.raw >> 6 & 0x3ff != 0 || bits > 40 {
-                    return Err(self.device.unsupported("its chunks are of an unknown kind"));
-                }
-                let indexes = inode.raw & 0x20 != 0;
-                let unit: u64 = if indexes { 8 } else { 4 };
-                Source::Chunks {
-                    list: inode.end().next_multiple_of(unit),
-                    unit,
-                    length: 1 << bits,
-                }
-            }
-            _ => return Err(self.device.damaged("a file is stored in an impossible way")),
-        };
-        Ok(Reading {
-            volume: self,
-            size,
-            at: 0,
-            source,
-        })
+    fn of(&self, node: &Node) -> Result<Inode, Error> {
+        self.inode(self.number(node)?)
     }
 
-    fn whole(&self, inode: Inode, most: u64) -> Result<Vec<u8>, Error> {
-        if inode.node.size > most {
-            return Err(self
-                .device
-                .damaged("a directory or link is impossibly long"));
-        }
-        let mut content = self.content_of(inode)?;
-        let mut bytes = Vec::new();
-        let mut buffer = vec![0; 65536];
-        loop {
-            match content.next(&mut buffer)? {
-                Part::End => return Ok(bytes),
-                Part::Hole(length) => {
-                    let length = usize::try_from(length).unwrap_or(usize::MAX);
-                    bytes.resize(bytes.len().saturating_add(length), 0);
-                }
-                Part::Data(count) => bytes.extend(buffer.get(..count).unwrap_or_default()),
-            }
-        }
-    }
-
-    /// What an extent holds, unpacked.
-    fn extent(&self, extent: &Extent) -> Result<Rc<Vec<u8>>, Error> {
-        let (at, length) = match extent.stored {
-            Stored::Packed(at) => (at | 1 << 63, extent.length),
-            Stored::Block { at, .. } => (at, extent.length),
-        };
-        if let Some((kept_at, kept_length, content)) = &*self.kept.borrow() {
-            if (*kept_at, *kept_length) == (at, length) {
-                return Ok(Rc::clone(content));
-            }
-        }
-        if length > LONGEST_EXTENT {
-            return Err(self.device.damaged("a piece of a file is impossibly long"));
-        }
-        let wanted = usize::try_from(length).unwrap_or(0);
-        let content = match extent.stored {
-            Stored::Packed(from) => self.packed(from, wanted)?,
-            Stored::Block { .. } => super::erofs_map::unpack(self, extent)?,
-        };
-        if content.len() != wanted {
-            return Err(self.device.damaged("a piece of a file cannot be unpacked"));
-        }
-        let content = Rc::new(content);
-        *self.kept.borrow_mut() = Some((at, length, Rc::clone(&content)));
-        Ok(content)
-    }
-
-    /// Bytes of the file that holds the ends of others.
-    fn packed(&self, from: u64, length: usize) -> Result<Vec<u8>, Error> {
-        let inode = self.inode(self.packed)?;
-        let end = from.checked_add(length as u64);
-        if self.packed == 0 || end.is_none_or(|end| end > inode.node.size) {
-            return Err(self
-                .device
-                .damaged("a file's end is not where it should be"));
-        }
-        let mut reading = self.content_of(inode)?;
-        reading.seek(from);
-        let mut bytes = vec![0; length];
-        let mut done = 0;
-        while done < length {
-            let place = bytes.get_mut(done..).unwrap_or_default();
-            done += match reading.next(place)? {
-                Part::End => break,
-                Part::Data(count) => count,
-                Part::Hole(count) => usize::try_from(count).unwrap_or(length).min(length - done),
-            };
-        }
-        Ok(bytes)
+    fn whole(&self, number: u64, most: u64) -> Result<Vec<u8>, Error> {
+        let file = self.file(number)?;
+        let size = file.size;
+        self.device.whole(&mut Reading::of(self, file), size, most)
     }
 
     fn attribute(&self, raw: &[u8]) -> Option<(Attribute, usize)> {
@@ -325,37 +271,20 @@ impl Tree for Volume<'_> {
     }
 
     fn entries(&self, directory: &Node) -> Result<Vec<(Vec<u8>, Node)>, Error> {
-        let damaged = || self.device.damaged("a directory contradicts itself");
-        let content = self.whole(self.of(directory)?, LONGEST_DIRECTORY)?;
-        let mut entries = Vec::new();
-        let block = usize::try_from(self.block_size()).unwrap_or(4096);
-        for block in content.chunks(block) {
-            let count = usize::from(le16(block, 8)) / 12;
-            for index in 0..count {
-                let entry = block.get(index * 12..index * 12 + 12).ok_or_else(damaged)?;
-                let start = usize::from(le16(entry, 8));
-                let end = if index + 1 < count {
-                    usize::from(le16(block, index * 12 + 20))
-                } else {
-                    block.len()
-                };
-                let name = block.get(start..end).ok_or_else(damaged)?;
-                let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-                if name != b"." && name != b".." {
-                    entries.push((name.to_vec(), self.inode(le64(entry, 0))?.node));
-                }
-            }
-        }
-        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(entries)
+        let entry = |name: Name| Ok((name.name, self.inode(name.number)?.node));
+        self.names(self.number(directory)?)?
+            .into_iter()
+            .map(entry)
+            .collect()
     }
 
     fn target(&self, link: &Node) -> Result<Vec<u8>, Error> {
-        self.whole(self.of(link)?, 65536)
+        self.whole(self.number(link)?, 65536)
     }
 
     fn content<'b>(&'b self, file: &Node) -> Result<Box<dyn Content + 'b>, Error> {
-        Ok(Box::new(self.content_of(self.of(file)?)?))
+        let file = self.file(self.number(file)?)?;
+        Ok(Box::new(Reading::of(self, file)))
     }
 
     fn hides_holes(&self) -> bool {
@@ -398,95 +327,98 @@ impl Tree for Volume<'_> {
     }
 }
 
-enum Source {
-    /// One stretch, whose end may lie elsewhere: from where, and where.
-    Plain {
-        at: u64,
-        tail: Option<(u64, u64)>,
-    },
-    /// Pieces of equal length.
-    Chunks {
-        list: u64,
-        unit: u64,
-        length: u64,
-    },
-    Compressed(Map),
-}
-
-struct Reading<'a> {
-    volume: &'a Volume<'a>,
-    size: u64,
-    at: u64,
-    source: Source,
-}
-
-impl Reading<'_> {
-    fn seek(&mut self, at: u64) {
-        self.at = at;
+impl Served for Volume<'_> {
+    fn top(&self) -> u64 {
+        self.root
     }
-}
 
-impl Content for Reading<'_> {
-    fn next(&mut self, buffer: &mut [u8]) -> Result<Part, Error> {
-        if self.at >= self.size {
-            return Ok(Part::End);
+    fn node(&self, number: u64) -> Result<Node, Error> {
+        Ok(self.inode(number)?.node)
+    }
+
+    fn names(&self, directory: u64) -> Result<Vec<Name>, Error> {
+        let damaged = || self.device.damaged("a directory contradicts itself");
+        if self.inode(directory)?.node.kind != Kind::Directory {
+            return Err(self.device.damaged("something is no directory after all"));
         }
-        let left = self.size - self.at;
-        let device = &self.volume.device;
-        let (place, here) = match &self.source {
-            Source::Plain {
-                tail: Some((from, at)),
-                ..
-            } if self.at >= *from => (at + self.at - from, left),
-            Source::Plain { at, tail } => {
-                let until = tail.map_or(self.size, |(from, _)| from);
-                (at + self.at, until - self.at)
-            }
-            Source::Chunks { list, unit, length } => {
-                let entry = device.bytes(
-                    list + self.at / length * unit,
-                    usize::try_from(*unit).unwrap_or(4),
-                )?;
-                let within = self.at % length;
-                let here = (length - within).min(left);
-                let address = if *unit == 8 {
-                    if le16(&entry, 2) != 0 {
-                        return Err(device.unsupported("it is kept on several devices"));
-                    }
-                    le32(&entry, 4)
+        let content = self.whole(directory, LONGEST_DIRECTORY)?;
+        let mut names = Vec::new();
+        let block = usize::try_from(self.block_size()).unwrap_or(4096);
+        for block in content.chunks(block) {
+            let count = usize::from(le16(block, 8)) / 12;
+            for index in 0..count {
+                let entry = block.get(index * 12..index * 12 + 12).ok_or_else(damaged)?;
+                let start = usize::from(le16(entry, 8));
+                let end = if index + 1 < count {
+                    usize::from(le16(block, index * 12 + 20))
                 } else {
-                    le32(&entry, 0)
+                    block.len()
                 };
-                if address == u32::MAX {
-                    self.at += here;
-                    return Ok(Part::Hole(here));
+                let name = block.get(start..end).ok_or_else(damaged)?;
+                let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+                if name.is_empty() || name.len() > LONGEST_NAME {
+                    return Err(damaged());
                 }
-                (u64::from(address) * self.volume.block_size() + within, here)
+                if name != b"." && name != b".." {
+                    names.push(Name {
+                        name: name.to_vec(),
+                        number: le64(entry, 0),
+                        // It is only a hint; the inode tells.
+                        kind: kind_of(entry.get(10).copied()).unwrap_or(Kind::File),
+                    });
+                }
             }
-            Source::Compressed(map) => {
-                let extent = map.find(self.volume, self.at)?;
-                let content = self.volume.extent(&extent)?;
-                let from = usize::try_from(self.at - extent.start).unwrap_or(usize::MAX);
-                let rest = content.get(from..).unwrap_or_default();
-                let count = rest
-                    .len()
-                    .min(buffer.len())
-                    .min(usize::try_from(left).unwrap_or(usize::MAX));
-                if count == 0 {
-                    return Err(device.damaged("a piece of a file is empty"));
-                }
-                for (to, from) in buffer.iter_mut().zip(rest.iter().take(count)) {
-                    *to = *from;
-                }
-                self.at += count as u64;
-                return Ok(Part::Data(count));
-            }
-        };
-        let wanted = usize::try_from(here.min(left))
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        device.read(place, buffer.get_mut(..wanted).unwrap_or_default())?;
-        self.at += wanted as u64;
-        Ok(Part::Data(wanted))
+        }
+        names.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(names)
     }
+
+    fn read_at(&self, file: u64, from: u64, buffer: &mut [u8]) -> Result<usize, Error> {
+        let file = self.file(file)?;
+        let mut window = Window::default();
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = from.saturating_add(done as u64);
+            if at >= file.size {
+                break;
+            }
+            done += match self.part(&file, at, rest, &mut window)? {
+                Part::Data(count) => count,
+                Part::Hole(length) => {
+                    let count = usize::try_from(length)
+                        .unwrap_or(usize::MAX)
+                        .min(rest.len());
+                    rest.get_mut(..count).unwrap_or_default().fill(0);
+                    count
+                }
+                Part::End => break,
+            };
+        }
+        Ok(done)
+    }
+
+    fn has_attributes(&self) -> bool {
+        true
+    }
+
+    fn measure(&self) -> Measure {
+        Measure {
+            bytes: self.facts.bytes_used(),
+            files: self.facts.inodes,
+        }
+    }
+}
+
+/// `EROFS_FT_*`, what a directory says of a file.
+fn kind_of(number: Option<u8>) -> Option<Kind> {
+    Some(match number? {
+        1 => Kind::File,
+        2 => Kind::Directory,
+        3 => Kind::Character,
+        4 => Kind::Block,
+        5 => Kind::Pipe,
+        6 => Kind::Socket,
+        7 => Kind::Link,
+        _ => return None,
+    })
 }

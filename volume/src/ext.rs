@@ -379,24 +379,8 @@ impl<'a> Volume<'a> {
 
     /// A whole content of at most `most` bytes.
     fn whole(&self, inode: &Inode, most: u64) -> Result<Vec<u8>, Error> {
-        if inode.size() > most {
-            return Err(self
-                .device
-                .damaged("a directory or link is impossibly long"));
-        }
-        let mut bytes = Vec::new();
         let mut content = self.content_of(inode)?;
-        let mut buffer = vec![0; 65536];
-        loop {
-            match content.next(&mut buffer)? {
-                Part::End => return Ok(bytes),
-                Part::Hole(length) => {
-                    let length = usize::try_from(length).unwrap_or(usize::MAX);
-                    bytes.resize(bytes.len().saturating_add(length), 0);
-                }
-                Part::Data(count) => bytes.extend(buffer.get(..count).unwrap_or_default()),
-            }
-        }
+        self.device.whole(&mut content, inode.size(), most)
     }
 
     fn content_of(&self, inode: &Inode) -> Result<Reading<'_>, Error> {

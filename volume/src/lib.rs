@@ -7,9 +7,9 @@
 
 mod decompress;
 pub mod erofs;
-mod erofs_map;
 pub mod ext;
 mod ext_attributes;
+mod kept;
 pub mod squashfs;
 pub mod tree;
 
@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use image::{FileSystem, Image, Shown};
 use launcher::Error;
 
-use tree::{Served, Tree};
+use tree::{Content, Part, Served, Tree};
 
 /// The part of an image file that holds its file system.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +109,27 @@ impl<'a> Device<'a> {
         })
     }
 
+    /// All of a content that says it is `size` bytes long, at most `most`: a directory or
+    /// a link.
+    fn whole(&self, content: &mut dyn Content, size: u64, most: u64) -> Result<Vec<u8>, Error> {
+        // Neither is ever compressed.
+        if size > most.min(self.size) {
+            return Err(self.damaged("a directory or link is impossibly long"));
+        }
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 65536];
+        loop {
+            match content.next(&mut buffer)? {
+                Part::End => return Ok(bytes),
+                Part::Hole(length) => {
+                    let length = usize::try_from(length).unwrap_or(usize::MAX);
+                    bytes.resize(bytes.len().saturating_add(length), 0);
+                }
+                Part::Data(count) => bytes.extend(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+
     /// Where in the file it begins.
     pub fn offset(&self) -> u64 {
         self.offset
@@ -152,7 +173,8 @@ pub fn serve(image: &Image) -> Result<Option<Box<dyn Served + '_>>, Error> {
     let device = Device::of(image)?;
     Ok(match device.kind {
         FileSystem::Squashfs => Some(Box::new(squashfs::Volume::open(device)?)),
-        FileSystem::Erofs | FileSystem::Ext => None,
+        FileSystem::Erofs => Some(Box::new(erofs::Volume::open(device)?)),
+        FileSystem::Ext => None,
     })
 }
 

@@ -3,22 +3,23 @@
 //! Owns: its tables, inodes, directories and blocks. See the kernel's
 //! `fs/squashfs/squashfs_fs.h` and `Documentation/filesystems/squashfs.rst`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use image::{Compressor, Squashfs};
 use launcher::Error;
 
-use crate::decompress::{decompress, Algorithm};
-use crate::tree::{Attribute, Content, Handle, Kind, Name, Node, Part, Served, Time, Tree};
+use crate::decompress::{decompress, unpack_all, Algorithm};
+use crate::kept::Kept;
+use crate::tree::{
+    Attribute, Content, Handle, Kind, Measure, Name, Node, Part, Served, Time, Tree,
+};
 use crate::{device_numbers, le16, le32, le64, locked, Device};
 
 /// Metadata is stored in blocks of this many bytes before compression.
 const METADATA: usize = 8192;
 /// How many blocks of metadata are kept unpacked.
 const KEPT: usize = 1024;
-/// How many bytes of data are kept unpacked, at least four blocks.
-const KEPT_DATA: usize = 8 << 20;
 /// Of how many files it is known where their blocks lie.
 const KEPT_FILES: usize = 4096;
 const NONE: u32 = u32::MAX;
@@ -40,8 +41,8 @@ pub struct Volume<'a> {
     /// Where attributes are, where their list is, how many there are.
     attributes: Option<(u64, Vec<u64>, u32)>,
     cache: Mutex<HashMap<u64, Block>>,
-    /// Blocks of data that were unpacked last, the latest at the end.
-    unpacked: Mutex<VecDeque<(u64, Arc<Vec<u8>>)>>,
+    /// Blocks of data that were unpacked last, by where they lie.
+    unpacked: Kept,
     /// Where the blocks of files lie.
     files: Mutex<HashMap<u64, Arc<Blocks>>>,
 }
@@ -109,7 +110,7 @@ impl<'a> Volume<'a> {
             fragment_count: le32(&superblock, 16),
             attributes: None,
             cache: Mutex::default(),
-            unpacked: Mutex::default(),
+            unpacked: Kept::default(),
             files: Mutex::default(),
         };
         let ids = usize::from(facts.ids);
@@ -363,21 +364,11 @@ impl<'a> Volume<'a> {
 
     /// A block of data, unpacked, of those that are kept a while.
     fn kept(&self, at: u64, size: u32) -> Result<Arc<Vec<u8>>, Error> {
-        let mut all = locked(&self.unpacked);
-        if let Some(index) = all.iter().rposition(|(other, _)| *other == at) {
-            if let Some(found) = all.remove(index) {
-                all.push_back(found.clone());
-                return Ok(found.1);
-            }
+        if let Some(found) = self.unpacked.get((at, 0)) {
+            return Ok(found);
         }
-        drop(all);
-        // Unlocked: others read meanwhile.
         let content = Arc::new(self.data(at, size, self.block_size())?);
-        let mut all = locked(&self.unpacked);
-        while all.len() >= (KEPT_DATA / self.block_size()).clamp(4, 128) {
-            all.pop_front();
-        }
-        all.push_back((at, Arc::clone(&content)));
+        self.unpacked.put((at, 0), &content);
         Ok(content)
     }
 
@@ -548,6 +539,13 @@ impl Served for Volume<'_> {
     fn has_attributes(&self) -> bool {
         self.attributes.is_some()
     }
+
+    fn measure(&self) -> Measure {
+        Measure {
+            bytes: self.facts.bytes_used,
+            files: self.facts.inodes.into(),
+        }
+    }
 }
 
 /// Where the content of a file lies.
@@ -634,6 +632,15 @@ impl Volume<'_> {
                 self.device
                     .read(start.saturating_add(within as u64), place)?;
                 return Ok(wanted);
+            }
+            Some((start, word)) if wanted == length && within == 0 => {
+                // All of it, by one who keeps it: the kernel.
+                let packed = usize::try_from(word & 0xff_ffff).unwrap_or(0);
+                let unpack = |raw: &[u8]| unpack_all(self.algorithm, raw, place);
+                return match self.device.with_bytes(*start, packed, unpack)? {
+                    Some(()) => Ok(wanted),
+                    None => Err(self.device.damaged("a block of data cannot be unpacked")),
+                };
             }
             Some((start, word)) => (self.kept(*start, *word)?, within),
             None => (

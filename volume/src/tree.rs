@@ -200,4 +200,16 @@ pub trait Served: Tree + Sync {
 
     /// Whether any file can have extended attributes.
     fn has_attributes(&self) -> bool;
+
+    /// How much there is of it.
+    fn measure(&self) -> Measure;
+}
+
+/// How much a file system holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Measure {
+    /// How many bytes it takes up.
+    pub bytes: u64,
+    /// How many files there are, directories among them.
+    pub files: u64,
 }

@@ -6,8 +6,9 @@
 
 use launcher::Error;
 
-use crate::decompress::{decompress, Algorithm};
-use crate::erofs::{Inode, Volume};
+use super::content::LONGEST_EXTENT;
+use super::{Inode, Volume, Window};
+use crate::decompress::{unpack_all, Algorithm};
 use crate::{le16, le32, le64};
 
 const COMPACT_2B: u16 = 0x1;
@@ -49,15 +50,25 @@ pub(super) enum Stored {
     /// In the packed file.
     Packed(u64),
     /// In the image.
-    Block {
-        at: u64,
-        length: u64,
-        /// `None`: as it is, from the beginning or turned round within the block.
-        algorithm: Option<u8>,
-        interlaced: bool,
-        /// Whether leading zeroes are padding.
-        padded: bool,
-    },
+    Block(Block),
+}
+
+/// A stretch of the image that an extent is made from.
+pub(super) struct Block {
+    pub at: u64,
+    length: u64,
+    /// `None`: as it is, from the beginning or turned round within the block.
+    algorithm: Option<u8>,
+    interlaced: bool,
+    /// Whether leading zeroes are padding.
+    padded: bool,
+}
+
+impl Block {
+    /// Where so many bytes lie, if they need no unpacking.
+    pub fn as_it_is(&self, wanted: u64) -> Option<u64> {
+        (self.algorithm.is_none() && !self.interlaced && wanted <= self.length).then_some(self.at)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,12 +120,17 @@ impl Map {
         })
     }
 
+    /// Whether its end, or all of it, is in the packed file.
+    pub fn has_packed_end(&self) -> bool {
+        self.whole_in_fragment || self.advise & FRAGMENT != 0
+    }
+
     fn count(&self) -> u64 {
         self.size.div_ceil(1 << self.cluster_bits)
     }
 
     /// The extent that holds the byte at `at`.
-    pub fn find(&self, volume: &Volume<'_>, at: u64) -> Result<Extent, Error> {
+    pub fn find(&self, volume: &Volume<'_>, at: u64, window: &mut Window) -> Result<Extent, Error> {
         let damaged = || {
             volume
                 .device
@@ -127,20 +143,23 @@ impl Map {
                 stored: Stored::Packed(self.fragment_at),
             });
         }
-        let mut number = at >> self.cluster_bits;
+        let first = at >> self.cluster_bits;
+        let most = LONGEST_EXTENT >> self.cluster_bits;
+        let mut number = first;
         let within = at & ((1 << self.cluster_bits) - 1);
         // Back to the head.
         let head = loop {
-            match self.cluster(volume, number)? {
-                Cluster::Head { offset, .. }
-                    if number == at >> self.cluster_bits && u64::from(offset) > within =>
-                {
+            match self.cluster(volume, number, window)? {
+                Cluster::Head { offset, .. } if number == first && u64::from(offset) > within => {
                     number = number.checked_sub(1).ok_or_else(damaged)?;
                 }
                 head @ Cluster::Head { .. } => break head,
                 Cluster::More { back, blocks } => {
                     let back = u64::from(if blocks.is_some() { 1 } else { back.max(1) });
                     number = number.checked_sub(back).ok_or_else(damaged)?;
+                    if first - number > most {
+                        return Err(damaged());
+                    }
                 }
             }
         };
@@ -161,7 +180,7 @@ impl Map {
             if next >= self.count() {
                 break self.size;
             }
-            match self.cluster(volume, next)? {
+            match self.cluster(volume, next, window)? {
                 Cluster::Head { offset, .. } => {
                     break (next << self.cluster_bits) + u64::from(offset)
                 }
@@ -170,6 +189,9 @@ impl Map {
                         blocks = told;
                     }
                     next += 1;
+                    if next - number > most {
+                        return Err(damaged());
+                    }
                 }
             }
         };
@@ -188,26 +210,26 @@ impl Map {
             self.algorithms & 15
         });
         let stored = if is_last && self.inline_length > 0 {
-            Stored::Block {
+            Stored::Block(Block {
                 at: self.end_of_index(),
                 length: self.inline_length.into(),
                 algorithm,
                 interlaced: false,
                 padded: false,
-            }
+            })
         } else {
             let big = self.advise & if second { BIG_2 } else { BIG_1 } != 0;
             let blocks = match blocks {
                 Some(blocks) if big => u64::from(blocks),
                 _ => 1 << (self.cluster_bits - volume.block_size().trailing_zeros()),
             };
-            Stored::Block {
+            Stored::Block(Block {
                 at: block.checked_mul(volume.block_size()).ok_or_else(damaged)?,
                 length: blocks * volume.block_size(),
                 algorithm,
                 interlaced: self.advise & INTERLACED != 0,
                 padded: volume.leading_zeroes(),
-            }
+            })
         };
         Ok(Extent {
             start,
@@ -216,7 +238,12 @@ impl Map {
         })
     }
 
-    fn cluster(&self, volume: &Volume<'_>, number: u64) -> Result<Cluster, Error> {
+    fn cluster(
+        &self,
+        volume: &Volume<'_>,
+        number: u64,
+        window: &mut Window,
+    ) -> Result<Cluster, Error> {
         let damaged = || {
             volume
                 .device
@@ -226,12 +253,12 @@ impl Map {
             return Err(damaged());
         }
         if self.compact {
-            return self.compact_cluster(volume, number);
+            return self.compact_cluster(volume, number, window);
         }
-        let entry = volume.device.bytes(self.entries + number * 8, 8)?;
-        let kind = le16(&entry, 0) & 3;
+        let entry = window.look(volume, self.entries + number * 8, 8)?;
+        let kind = le16(entry, 0) & 3;
         Ok(if kind == 2 {
-            let back = u32::from(le16(&entry, 4));
+            let back = u32::from(le16(entry, 4));
             if back & BLOCKS != 0 {
                 Cluster::More {
                     back: 1,
@@ -244,8 +271,8 @@ impl Map {
             Cluster::Head {
                 plain: kind == 0,
                 second: kind == 3,
-                offset: le16(&entry, 2).into(),
-                block: le32(&entry, 4).into(),
+                offset: le16(entry, 2).into(),
+                block: le32(entry, 4).into(),
             }
         })
     }
@@ -298,9 +325,14 @@ impl Map {
         }
     }
 
-    fn compact_cluster(&self, volume: &Volume<'_>, number: u64) -> Result<Cluster, Error> {
+    fn compact_cluster(
+        &self,
+        volume: &Volume<'_>,
+        number: u64,
+        window: &mut Window,
+    ) -> Result<Cluster, Error> {
         let (base, length, index, count) = self.pack(number);
-        let raw = volume.device.bytes(base, length)?;
+        let raw = window.look(volume, base, length)?;
         // The pack's last four bytes are a block's number; the rest is divided.
         let width = (length - 4) * 8 / count;
         // At least the bits that a count of blocks needs.
@@ -384,63 +416,75 @@ impl Map {
             plain: kind == 0,
             second: kind == 3,
             offset: low & ((1 << self.cluster_bits) - 1),
-            block: u64::from(le32(&raw, length - 4)) + before,
+            block: u64::from(le32(raw, length - 4)) + before,
         })
     }
 }
 
-/// What an extent that lies in the image holds.
-pub(super) fn unpack(volume: &Volume<'_>, extent: &Extent) -> Result<Vec<u8>, Error> {
-    let Stored::Block {
-        at,
-        length,
-        algorithm,
-        interlaced,
-        padded,
-    } = extent.stored
-    else {
-        return Ok(Vec::new());
-    };
+/// Fills `place` with what an extent holds that lies in the image and begins at `start`
+/// of its file.
+pub(super) fn unpack(
+    volume: &Volume<'_>,
+    stored: &Block,
+    start: u64,
+    place: &mut [u8],
+) -> Result<(), Error> {
     let damaged = || {
         volume
             .device
             .damaged("a piece of a file cannot be unpacked")
     };
     // The last block of an image may be cut where its content ends.
-    let length = length.min(volume.device.size.saturating_sub(at));
-    let raw = volume
-        .device
-        .bytes(at, usize::try_from(length).unwrap_or(0))?;
-    let wanted = usize::try_from(extent.length).unwrap_or(0);
-    let Some(algorithm) = algorithm else {
-        let block = usize::try_from(volume.block_size()).unwrap_or(4096);
-        if !interlaced {
-            return raw.get(..wanted).map(<[u8]>::to_vec).ok_or_else(damaged);
-        }
-        let turn = usize::try_from(extent.start % volume.block_size()).unwrap_or(0);
-        let first = raw.get(turn..block).unwrap_or_default();
-        let rest = raw.get(..turn).unwrap_or_default();
-        let mut bytes = [first, rest, raw.get(block..).unwrap_or_default()].concat();
-        if bytes.len() < wanted {
-            return Err(damaged());
-        }
-        bytes.truncate(wanted);
-        return Ok(bytes);
-    };
-    let algorithm = match algorithm {
-        0 => Algorithm::Lz4,
-        2 => Algorithm::Deflate,
-        3 => Algorithm::Zstd,
-        _ => {
+    let length = stored
+        .length
+        .min(volume.device.size.saturating_sub(stored.at));
+    let length = usize::try_from(length).unwrap_or(0);
+    let algorithm = match stored.algorithm {
+        None => None,
+        Some(0) => Some(Algorithm::Lz4),
+        Some(2) => Some(Algorithm::Deflate),
+        Some(3) => Some(Algorithm::Zstd),
+        Some(_) => {
             return Err(volume
                 .device
                 .unsupported("its files are compressed in a way that is not known here"))
         }
     };
-    let padding = if padded {
-        raw.iter().take_while(|byte| **byte == 0).count()
-    } else {
-        0
-    };
-    decompress(algorithm, raw.get(padding..).unwrap_or_default(), wanted).ok_or_else(damaged)
+    volume
+        .device
+        .with_bytes(stored.at, length, |raw| match algorithm {
+            Some(algorithm) => {
+                let padding = if stored.padded {
+                    raw.iter().take_while(|byte| **byte == 0).count()
+                } else {
+                    0
+                };
+                unpack_all(algorithm, raw.get(padding..).unwrap_or_default(), place)
+            }
+            None => {
+                let turn = if stored.interlaced {
+                    usize::try_from(start % volume.block_size()).unwrap_or(0)
+                } else {
+                    0
+                };
+                turned(raw, volume.block_size(), turn, place)
+            }
+        })?
+        .ok_or_else(damaged)
+}
+
+/// Fills `place` from a stretch whose first block begins at `turn` and goes on at its own
+/// beginning.
+fn turned(raw: &[u8], block: u64, turn: usize, place: &mut [u8]) -> Option<()> {
+    let block = usize::try_from(block).ok()?.min(raw.len());
+    let parts = [raw.get(turn..block)?, raw.get(..turn)?, raw.get(block..)?];
+    let mut done = 0;
+    for part in parts {
+        let count = part.len().min(place.len() - done);
+        place
+            .get_mut(done..done + count)?
+            .copy_from_slice(part.get(..count)?);
+        done += count;
+    }
+    (done == place.len()).then_some(())
 }

@@ -4,31 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
 use std::time::Duration;
-
-use nix::unistd::Pid;
 
 use crate::data::Measure;
 use crate::launcher::Launcher;
-use crate::processes::{self, Process};
 use crate::round::{Contender, Prepared};
-use crate::watch::Watched;
+use crate::statistics::Random;
 use crate::ways::Entry;
-
-/// What serves image files; started with an environment of its own.
-const SERVERS: [&str; 7] = [
-    "image-server",
-    "squashfuse",
-    "squashfuse_ll",
-    "erofsfuse",
-    "fuse2fs",
-    "fuse-overlayfs",
-    "pmi-bridge",
-];
 
 /// Ranks of the ring.
 pub const RING: u32 = 4;
@@ -77,6 +59,15 @@ impl Job {
             Self::Enter => "start without a launcher".to_owned(),
             Self::Fence(ranks) => format!("exchange of {ranks} ranks"),
             Self::Phases(ranks) => format!("phases of {ranks} ranks"),
+        }
+    }
+
+    /// So many ranks, and what they measure by turns with those of other ways.
+    pub fn messages(&self) -> Option<(u32, &[Measure])> {
+        match self {
+            Self::Point(measures) => Some((2, measures)),
+            Self::Together(ranks, measures) => Some((*ranks, measures)),
+            _ => None,
         }
     }
 
@@ -150,8 +141,11 @@ impl Site {
     /// What went wrong, with what was printed.
     pub fn run(&self, job: &Job, entry: &Entry) -> Result<Vec<Sample>, String> {
         match job {
-            Job::Point(measures) => self.messages(entry, 2, measures),
-            Job::Together(ranks, measures) => self.messages(entry, *ranks, measures),
+            Job::Point(_) | Job::Together(..) => {
+                let (ranks, measures) = job.messages().unwrap_or_default();
+                let mut one = self.by_turns(&[entry], ranks, measures, &mut Random::default());
+                one.remove(0)
+            }
             Job::Start(ranks) => self.start(entry, *ranks),
             Job::Launch(ranks) => self.timed(entry, *ranks, &entry.nap(), Measure::Launch),
             Job::Ring => self.timed(entry, RING, &[entry.program("ring")], Measure::Ring),
@@ -238,7 +232,7 @@ impl Site {
     }
 
     /// The limit of one job: what none takes that does not hang.
-    fn limit(&self, ranks: u32) -> Duration {
+    pub(crate) fn limit(&self, ranks: u32) -> Duration {
         LIMIT + Duration::from_secs(2 * u64::from(ranks) + (self.most >> 20))
     }
 
@@ -251,34 +245,6 @@ impl Site {
         let contender = entry.contender(&self.launcher, ranks, program);
         let run = prepared(&contender, self.limit(ranks))?.run()?;
         Ok((run.begun, run.output.unwrap_or_default()))
-    }
-
-    fn messages(
-        &self,
-        entry: &Entry,
-        ranks: u32,
-        measures: &[Measure],
-    ) -> Result<Vec<Sample>, String> {
-        let mut words = vec![
-            entry.program("mpi-bench"),
-            "--most".to_owned(),
-            self.most.to_string(),
-        ];
-        if self.quick {
-            words.push("--quick".to_owned());
-        }
-        words.extend(measures.iter().map(|measure| measure.name().to_owned()));
-        let text = self.output(entry, ranks, &words)?.1;
-        let samples = read_figures(&text, ranks);
-        for measure in measures {
-            if !samples.iter().any(|sample| sample.measure == *measure) {
-                return Err(format!(
-                    "no {} in what was printed:\n{text}",
-                    measure.name()
-                ));
-            }
-        }
-        Ok(samples)
     }
 
     fn start(&self, entry: &Entry, ranks: u32) -> Result<Vec<Sample>, String> {
@@ -319,116 +285,6 @@ impl Site {
             figure: run.microseconds / 1e3,
         }])
     }
-
-    /// The memory of ranks, which tell their own, and of what else came with them.
-    fn memory(&self, entry: &Entry, ranks: u32) -> Result<Vec<Sample>, String> {
-        let held = self.hold(entry, ranks)?;
-        let helpers: Vec<&Process> = held
-            .others
-            .iter()
-            .filter(|process| !self.usual.contains(&process.name))
-            .collect();
-        let kib: f64 = held.kib + helpers.iter().map(|process| process.kib).sum::<f64>();
-        let sample = |measure, figure| Sample {
-            measure,
-            ranks,
-            bytes: 0,
-            figure,
-        };
-        Ok(vec![
-            sample(Measure::Memory, kib),
-            sample(Measure::Helpers, helpers.len() as f64),
-        ])
-    }
-
-    /// Processes of a job of the host's beside its ranks: the launcher's own.
-    ///
-    /// # Errors
-    /// The job failed.
-    pub fn look_at_host(&mut self, entry: &Entry) -> Result<(), String> {
-        let held = self.hold(entry, 2)?;
-        self.usual
-            .extend(held.others.into_iter().map(|process| process.name));
-        Ok(())
-    }
-
-    /// Starts ranks, waits until they have told their memory, looks who else is
-    /// there, and lets them end.
-    fn hold(&self, entry: &Entry, ranks: u32) -> Result<Held, String> {
-        let words = [entry.program("mpi-bench"), "memory".to_owned()];
-        let contender = entry.contender(&self.launcher, ranks, &words);
-        let failed = |what: String| format!("{}: {what}", contender.name);
-        let before = processes::all(entry.who.uid);
-        // Whoever came with this job has it; others of the same user have not.
-        let mark = format!("BENCH_JOB={}.{ranks}", std::process::id());
-        let mut child = Command::new(&contender.words[0])
-            .args(&contender.words[1..])
-            .envs(contender.variables.iter().cloned())
-            .envs(mark.split_once('='))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
-        let leader = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
-        let watched = Watched::start(leader, self.limit(ranks));
-        let (sender, lines) = mpsc::channel();
-        let output = child.stdout.take();
-        // Reads on when we have heard enough, so that nobody waits for the pipe.
-        let reader = std::thread::spawn(move || {
-            for line in output
-                .into_iter()
-                .flat_map(|pipe| BufReader::new(pipe).lines())
-            {
-                let _ = sender.send(line.unwrap_or_default());
-            }
-        });
-        let mut held = Held::default();
-        let mut own = Vec::new();
-        let mut complete = false;
-        while let Ok(line) = lines.recv() {
-            if let Some((pid, kib)) = line.strip_prefix("rank ").and_then(two_numbers) {
-                own.push(pid as i32);
-                held.kib += kib;
-            } else if line.starts_with("waiting ") {
-                complete = true;
-                break;
-            }
-        }
-        if complete {
-            held.others = processes::all(entry.who.uid)
-                .into_iter()
-                .filter(|process| !before.iter().any(|old| old.pid == process.pid))
-                .filter(|process| !own.contains(&process.pid))
-                .filter(|process| {
-                    SERVERS.contains(&process.name.as_str())
-                        || processes::carries(process.pid, &mark)
-                })
-                .collect();
-            if let Some(mut input) = child.stdin.take() {
-                let _ = input.write_all(b"\n");
-            }
-        }
-        let status = child.wait().map_err(|error| failed(error.to_string()))?;
-        let hung = watched.end();
-        let _ = reader.join();
-        if hung {
-            return Err(failed("has not ended".to_owned()));
-        }
-        if !complete || !status.success() || own.len() != ranks as usize {
-            return Err(failed(format!(
-                "{} of {ranks} ranks told their memory; {status}",
-                own.len()
-            )));
-        }
-        if held.kib < 0.0 {
-            return Err(failed(
-                "/proc does not tell the memory of a process".to_owned(),
-            ));
-        }
-        Ok(held)
-    }
 }
 
 /// Once with no launcher in front.
@@ -453,15 +309,6 @@ fn phase_of<'a>(text: &'a str, phase: &'a str) -> impl Iterator<Item = f64> + 'a
     })
 }
 
-/// A job at rest.
-#[derive(Debug, Default)]
-struct Held {
-    /// Proportional set size of its ranks.
-    kib: f64,
-    /// Processes that came with it, and are no ranks.
-    others: Vec<Process>,
-}
-
 fn prepared(contender: &Contender, limit: Duration) -> Result<Prepared, String> {
     Ok(Prepared::new(contender)?.within(limit))
 }
@@ -473,13 +320,13 @@ fn drop_caches() -> Result<(), String> {
         .map_err(|error| format!("drop the caches of the machine: {error}"))
 }
 
-fn two_numbers(text: &str) -> Option<(f64, f64)> {
+pub(crate) fn two_numbers(text: &str) -> Option<(f64, f64)> {
     let (one, two) = text.trim().split_once(' ')?;
     Some((one.parse().ok()?, two.trim().parse().ok()?))
 }
 
 /// Lines of "measure bytes figure".
-fn read_figures(text: &str, ranks: u32) -> Vec<Sample> {
+pub(crate) fn read_figures(text: &str, ranks: u32) -> Vec<Sample> {
     text.lines()
         .filter_map(|line| {
             let (name, numbers) = line.split_once(' ')?;

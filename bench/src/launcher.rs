@@ -121,6 +121,12 @@ impl Launcher {
         words
     }
 
+    /// Whether several jobs may be under way on the same processors. Steps of an
+    /// allocation wait for one another.
+    pub fn runs_side_by_side(&self) -> bool {
+        self.dialect != Dialect::Srun
+    }
+
     /// Whether srun knows our plugin's options.
     pub fn has_plugin(&self) -> bool {
         self.dialect == Dialect::Srun

@@ -14,6 +14,7 @@ pub mod html;
 pub mod jobs;
 pub mod launcher;
 pub mod machine;
+pub mod memory;
 pub mod model;
 pub mod plot;
 pub mod processes;
@@ -25,6 +26,7 @@ pub mod rows;
 pub mod session;
 pub mod statistics;
 pub mod text;
+pub mod turns;
 pub mod watch;
 pub mod ways;
 pub mod words;
@@ -63,7 +65,13 @@ pub fn run(words: &[OsString]) -> u8 {
             .hint("run singularity, which finds it by itself")),
     };
     watch::remove_temporary();
-    command::finish(done)
+    match (&done, watch::ended()) {
+        (Ok(()), Some(signal)) => {
+            eprintln!("singularity: ended by {signal}: the result is of the rounds before");
+            128 + signal as u8
+        }
+        _ => command::finish(done),
+    }
 }
 
 fn carry_out(options: &Bench, quiet: bool) -> Result<(), Error> {

@@ -166,17 +166,7 @@ impl Prepared {
             .iter()
             .map(|word| string(word.clone()))
             .collect::<Result<Vec<_>, _>>()?;
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bench-output-{}-{number}", std::process::id());
-        let place = std::env::temp_dir().join(name);
-        let printed = File::options()
-            .read(true)
-            .append(true)
-            .create_new(true)
-            .open(&place)
-            .map_err(|error| format!("make {}: {error}", place.display()))?;
-        std::fs::remove_file(&place).map_err(|error| error.to_string())?;
+        let printed = scratch()?;
         Ok(Self {
             name: contender.name.clone(),
             program: arguments
@@ -270,6 +260,25 @@ impl Prepared {
         file.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+}
+
+/// A file without a name, appended to.
+///
+/// # Errors
+/// There is no place for it.
+pub fn scratch() -> Result<File, String> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("bench-output-{}-{number}", std::process::id());
+    let place = std::env::temp_dir().join(name);
+    let file = File::options()
+        .read(true)
+        .append(true)
+        .create_new(true)
+        .open(&place)
+        .map_err(|error| format!("make {}: {error}", place.display()))?;
+    std::fs::remove_file(&place).map_err(|error| error.to_string())?;
+    Ok(file)
 }
 
 /// A process that runs until it is dropped.

@@ -11,6 +11,7 @@ use crate::data::Data;
 use crate::jobs::{Job, Sample, Site};
 use crate::progress::Progress;
 use crate::statistics::{Random, ENOUGH};
+use crate::watch;
 use crate::ways::Entry;
 
 /// When to stop.
@@ -72,6 +73,9 @@ pub fn run(
         })
         .collect();
     while let Some(index) = next(&turns, until, begun.elapsed()) {
+        if watch::ended().is_some() {
+            break;
+        }
         let left = left(&turns, until, begun.elapsed());
         let turn = &mut turns[index];
         progress.show(
@@ -87,9 +91,21 @@ pub fn run(
             .filter(|entry| turn.job.is_for(entry))
             .filter(|entry| !left_out.contains(&(index, entry.way.name.clone())))
             .collect();
+        // Of those that measure side by side, by turns.
+        let mut first: Vec<Option<Result<Vec<Sample>, String>>> = vec![None; able.len()];
         let mut samples: Vec<(usize, Vec<Sample>)> = Vec::new();
         let mut failed: Vec<usize> = Vec::new();
+        if let Some((ranks, measures)) = turn.job.messages() {
+            first = site
+                .by_turns(&able, ranks, measures, &mut random)
+                .into_iter()
+                .map(Some)
+                .collect();
+        }
         for place in random.order(able.len()) {
+            if watch::ended().is_some() {
+                break;
+            }
             // A launcher that fails once in a thousand starts is no reason to go
             // without it; who fails twice running does not work.
             let entry = able[place];
@@ -97,13 +113,20 @@ pub fn run(
                 progress.failed(&entry.way.name, &note(&turn.job, &cause), "tries again");
                 site.run(&turn.job, entry)
             };
-            match site.run(&turn.job, entry).or_else(again) {
+            let found = first[place]
+                .take()
+                .unwrap_or_else(|| site.run(&turn.job, entry));
+            match found.or_else(again) {
                 Ok(found) => samples.push((place, found)),
                 Err(cause) => {
                     data.notes.push(note(&turn.job, &cause));
                     failed.push(place);
                 }
             }
+        }
+        // Half a round is none.
+        if watch::ended().is_some() {
+            break;
         }
         // A round counts for those who did all of it.
         for (place, found) in samples {
@@ -126,8 +149,13 @@ pub fn run(
             );
             left_out.insert((index, name.clone()));
         }
+        watch::keep();
         turn.rounds += 1;
         turn.spent += started.elapsed();
+    }
+    if let Some(signal) = watch::ended() {
+        data.notes
+            .push(format!("ended by {signal} before its time was over"));
     }
     progress.end();
 }

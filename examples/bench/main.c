@@ -3,6 +3,12 @@
  * of the OSU micro-benchmarks: warm-up, iterations by size, sizes doubled.
  *
  *     mpi-bench [--most BYTES] [--quick] MEASURE...
+ *     mpi-bench [--most BYTES] [--quick] --turns
+ *
+ * With --turns it says "ready", and waits asleep for a line of input: the name of
+ * a measure, of which it does one sweep. So several jobs can measure by turns on
+ * the same processors, each in the other's pauses, and what disturbs the machine
+ * disturbs them alike. It ends with its input.
  *
  * MEASURE is one of
  *     job            the MPI library, ranks, nodes, and whether one rank can copy
@@ -27,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct measure {
     const char *name;
@@ -46,17 +53,16 @@ struct counts counts_for(long bytes, const struct options *options)
     struct counts counts;
 
     if (bytes <= 8 << 10)
-        counts = (struct counts){200, 1000, 5};
+        counts = (struct counts){200, 800};
     else if (bytes <= 256 << 10)
-        counts = (struct counts){20, 100, 5};
+        counts = (struct counts){10, 60};
     else if (bytes <= 4 << 20)
-        counts = (struct counts){4, 10, 5};
+        counts = (struct counts){2, 6};
     else
-        counts = (struct counts){2, 4, 3};
+        counts = (struct counts){1, 3};
     if (options->quick) {
         counts.warm_up = counts.warm_up / 10 + 1;
         counts.measured = counts.measured / 10 + 1;
-        counts.blocks = 3;
     }
     return counts;
 }
@@ -83,9 +89,9 @@ void report(const char *measure, long bytes, double figure)
 
 char *room_or_leave(size_t bytes)
 {
-    char *room = malloc(bytes);
+    void *room;
 
-    if (room == NULL) {
+    if (posix_memalign(&room, (size_t)sysconf(_SC_PAGESIZE), bytes) != 0) {
         fprintf(stderr, "mpi-bench: no memory for %zu bytes\n", bytes);
         MPI_Abort(MPI_COMM_WORLD, 1);
         exit(1);
@@ -96,7 +102,7 @@ char *room_or_leave(size_t bytes)
 
 void wait_asleep(void)
 {
-    const struct timespec nap = {0, 5 * 1000 * 1000};
+    const struct timespec nap = {0, 10 * 1000 * 1000};
     MPI_Request end;
     int done = 0;
 
@@ -119,7 +125,7 @@ static int usage(const char *word)
 {
     fprintf(stderr,
             "mpi-bench: what is '%s'?\n"
-            "usage: mpi-bench [--most BYTES] [--quick] MEASURE...   (BYTES up to %d)\n",
+            "usage: mpi-bench [--most BYTES] [--quick] MEASURE... | --turns   (BYTES up to %d)\n",
             word, LARGEST);
     return 2;
 }
@@ -138,17 +144,55 @@ static int is_word_of_startup(const char *name)
            strcmp(name, "fence") == 0;
 }
 
+/* What the next line of input asks for: the number of a measure, or -1 at its end. */
+static int next_turn(void)
+{
+    char line[64];
+
+    if (fgets(line, sizeof line, stdin) == NULL)
+        return -1;
+    line[strcspn(line, "\n")] = '\0';
+    for (int i = 0; i < MEASURES; i++)
+        if (strcmp(measures[i].name, line) == 0)
+            return i;
+    fprintf(stderr, "mpi-bench: what is '%s'?\n", line);
+    MPI_Abort(MPI_COMM_WORLD, 2);
+    return -1;
+}
+
+static void take_turns(const struct options *options)
+{
+    int rank, turn = 0;
+
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    for (;;) {
+        if (rank == 0) {
+            printf("ready\n");
+            fflush(stdout);
+            turn = next_turn();
+        }
+        /* MPI_Bcast alone would keep a processor busy with waiting. */
+        wait_asleep();
+        MPI_Bcast(&turn, 1, MPI_INT, 0, MPI_COMM_WORLD);
+        if (turn < 0)
+            return;
+        measures[turn].run(options);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    struct options options = {.most = 4 << 20, .quick = 0};
+    struct options options = {.most = 4 << 20, .quick = 0, .sweeps = SWEEPS};
     double init_began, init_ended;
-    int first, size, point = 0;
+    int first, size, point = 0, turns = 0;
 
     for (first = 1; first < argc && strncmp(argv[first], "--", 2) == 0; first++) {
         char *end = NULL;
 
         if (strcmp(argv[first], "--quick") == 0) {
             options.quick = 1;
+        } else if (strcmp(argv[first], "--turns") == 0) {
+            turns = 1;
         } else if (strcmp(argv[first], "--most") == 0 && first + 1 < argc) {
             options.most = strtol(argv[++first], &end, 10);
             if (*end != '\0' || options.most < 1 || options.most > LARGEST)
@@ -157,8 +201,10 @@ int main(int argc, char **argv)
             return usage(argv[first]);
         }
     }
-    if (first == argc)
-        return usage("");
+    if ((first == argc) != turns)
+        return usage(first == argc ? "" : argv[first]);
+    options.sweeps = turns ? 1 : options.quick ? 3 : SWEEPS;
+    point = turns;
     /* Before MPI_Init, so that a wrong word costs no launch. */
     for (int i = first; i < argc; i++) {
         if (find(argv[i]) == NULL && !is_word_of_startup(argv[i]))
@@ -166,7 +212,7 @@ int main(int argc, char **argv)
         point |= strstr("latency bandwidth bidirectional", argv[i]) != NULL;
     }
 
-    if (strcmp(argv[first], "fence") == 0)
+    if (!turns && strcmp(argv[first], "fence") == 0)
         return tell_fence();
     init_began = now();
     MPI_Init(&argc, &argv);
@@ -177,6 +223,10 @@ int main(int argc, char **argv)
         MPI_Abort(MPI_COMM_WORLD, 1);
         return 1;
     }
+    if (turns || point)
+        keep_to_one_processor();
+    if (turns)
+        take_turns(&options);
     for (int i = first; i < argc; i++) {
         const struct measure *measure = find(argv[i]);
 

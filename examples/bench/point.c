@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { PING = 1, PONG = 2, FLOW = 3, ACKNOWLEDGE = 4, WINDOW = 64, BLOCKS = 16 };
+enum { PING = 1, PONG = 2, FLOW = 3, ACKNOWLEDGE = 4, WINDOW = 64, UNDER_WAY = 64 << 20 };
 
-/* As many messages under way as fit a quarter of a gigabyte, at most WINDOW. */
-static int window_for(long most)
+/* As many messages under way as fit UNDER_WAY, at most WINDOW. */
+static int window_for(long bytes)
 {
-    long fit = (256L << 20) / most;
+    long fit = UNDER_WAY / bytes;
 
     return fit < 2 ? 2 : fit > WINDOW ? WINDOW : (int)fit;
 }
@@ -67,6 +67,15 @@ static double flow(const struct flow *flow, long bytes, int rank, int windows)
     return sent / (MPI_Wtime() - begun) / 1e6;
 }
 
+/* The medians over the sweeps. */
+static void report_all(const char *name, figures figures, const struct options *options)
+{
+    int size = 0;
+
+    for (long bytes = 1; bytes <= options->most; bytes *= 2)
+        report(name, bytes, median(figures[size++], options->sweeps));
+}
+
 void measure_latency(const struct options *options)
 {
     int rank;
@@ -74,18 +83,21 @@ void measure_latency(const struct options *options)
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     if (rank < 2) {
         char *buffer = room_or_leave((size_t)options->most);
+        figures figures;
 
-        for (long bytes = 1; bytes <= options->most; bytes *= 2) {
-            struct counts counts = counts_for(bytes, options);
-            double figures[BLOCKS];
+        for (int sweep = 0; sweep < options->sweeps; sweep++) {
+            int size = 0;
 
-            ping_pong(buffer, bytes, rank, counts.warm_up);
-            for (int block = 0; block < counts.blocks; block++)
-                figures[block] = ping_pong(buffer, bytes, rank, counts.measured);
-            if (rank == 0)
-                report("latency", bytes, median(figures, counts.blocks));
+            for (long bytes = 1; bytes <= options->most; bytes *= 2) {
+                struct counts counts = counts_for(bytes, options);
+
+                ping_pong(buffer, bytes, rank, counts.warm_up);
+                figures[size++][sweep] = ping_pong(buffer, bytes, rank, counts.measured);
+            }
         }
         free(buffer);
+        if (rank == 0)
+            report_all("latency", figures, options);
     }
     wait_asleep();
 }
@@ -96,23 +108,31 @@ static void measure_flow(const char *name, const struct options *options, int bo
 
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     if (rank < 2) {
-        struct flow rooms = {.window = window_for(options->most), .both_ways = both_ways};
+        struct flow rooms = {.both_ways = both_ways};
+        size_t most = (size_t)options->most;
+        size_t window = most * WINDOW < UNDER_WAY ? most * WINDOW
+                        : most * 2 < UNDER_WAY    ? UNDER_WAY
+                                                  : most * 2;
+        figures figures;
 
-        rooms.out = room_or_leave((size_t)options->most);
-        rooms.in = room_or_leave((size_t)options->most * (size_t)rooms.window);
-        for (long bytes = 1; bytes <= options->most; bytes *= 2) {
-            struct counts counts = counts_for(bytes, options);
-            int windows = counts.measured / rooms.window + 1;
-            double figures[BLOCKS];
+        rooms.out = room_or_leave(most);
+        rooms.in = room_or_leave(window);
+        for (int sweep = 0; sweep < options->sweeps; sweep++) {
+            int size = 0;
 
-            flow(&rooms, bytes, rank, counts.warm_up / rooms.window + 1);
-            for (int block = 0; block < counts.blocks; block++)
-                figures[block] = flow(&rooms, bytes, rank, windows);
-            if (rank == 0)
-                report(name, bytes, median(figures, counts.blocks));
+            for (long bytes = 1; bytes <= options->most; bytes *= 2) {
+                struct counts counts = counts_for(bytes, options);
+
+                rooms.window = window_for(bytes);
+                flow(&rooms, bytes, rank, counts.warm_up / rooms.window + 1);
+                figures[size++][sweep] =
+                    flow(&rooms, bytes, rank, counts.measured / rooms.window + 1);
+            }
         }
         free(rooms.in);
         free(rooms.out);
+        if (rank == 0)
+            report_all(name, figures, options);
     }
     wait_asleep();
 }

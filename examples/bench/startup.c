@@ -6,6 +6,7 @@
 #include "bench.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,28 @@ static void tell_attach(int rank)
             printf("cma yes\n");
         MPI_Send(NULL, 0, MPI_CHAR, 1, TAG, MPI_COMM_WORLD);
     }
+}
+
+void keep_to_one_processor(void)
+{
+    cpu_set_t allowed, own;
+    MPI_Comm node;
+    int rank, size, cpu = -1;
+
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+    MPI_Comm_rank(node, &rank);
+    MPI_Comm_size(node, &size);
+    MPI_Comm_free(&node);
+    /* A machine with more processors than the set has room for is left as it is. */
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < size)
+        return;
+    for (int left = rank; left >= 0; left--)
+        do
+            cpu++;
+        while (!CPU_ISSET(cpu, &allowed));
+    CPU_ZERO(&own);
+    CPU_SET(cpu, &own);
+    sched_setaffinity(0, sizeof own, &own);
 }
 
 void tell_job(void)

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-enum { BLOCKS = 16, LARGEST_TOGETHER = 1 << 20 };
+enum { LARGEST_TOGETHER = 1 << 20 };
 
 struct operation {
     const char *name;
@@ -49,6 +49,12 @@ static double block(const struct operation *operation, char *out, char *in, long
     return all * 1e6 / ((double)times * size);
 }
 
+/* The size after this one; an operation without messages has one only. */
+static long next(long bytes)
+{
+    return bytes == 0 ? 1 : bytes * 2;
+}
+
 static void measure(const struct operation *operation, const struct options *options)
 {
     long most = operation->least == 0           ? 0
@@ -57,25 +63,33 @@ static void measure(const struct operation *operation, const struct options *opt
     int rank, size;
     size_t room;
     char *out, *in;
+    figures figures;
 
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     room = (size_t)(most + 1) * (size_t)(operation->in_chunks ? size : 1);
     out = room_or_leave(room);
     in = room_or_leave(room);
-    for (long bytes = operation->least; bytes <= most; bytes = bytes == 0 ? 1 : bytes * 2) {
-        struct counts counts = counts_for(bytes, options);
-        int times = counts.measured / 5 + 1; /* collectives wait for the slowest */
-        double figures[BLOCKS];
+    for (int sweep = 0; sweep < options->sweeps; sweep++) {
+        int place = 0;
 
-        block(operation, out, in, bytes, counts.warm_up / 5 + 1);
-        for (int i = 0; i < counts.blocks; i++)
-            figures[i] = block(operation, out, in, bytes, times);
-        if (rank == 0)
-            report(operation->name, bytes, median(figures, counts.blocks));
+        for (long bytes = operation->least; bytes <= most; bytes = next(bytes)) {
+            struct counts counts = counts_for(bytes, options);
+
+            /* Fewer than of messages: they wait for the slowest. */
+            block(operation, out, in, bytes, counts.warm_up / 5 + 1);
+            figures[place++][sweep] = block(operation, out, in, bytes, counts.measured / 5 + 1);
+        }
     }
     free(in);
     free(out);
+    if (rank == 0) {
+        int place = 0;
+
+        for (long bytes = operation->least; bytes <= most; bytes = next(bytes))
+            report(operation->name, bytes, median(figures[place++], options->sweeps));
+    }
+    wait_asleep();
 }
 
 void measure_allreduce(const struct options *options)

@@ -74,8 +74,8 @@ impl Job {
     /// Rounds that are enough, whatever time there is.
     pub fn most_rounds(&self) -> usize {
         match self {
-            Self::Memory(_) => 4,
-            Self::Phases(_) => 20,
+            Self::Memory(_) => 3,
+            Self::Phases(_) => 10,
             _ => usize::MAX,
         }
     }

@@ -319,12 +319,14 @@ fn measure(options: &Bench, wanted: &Wanted, quiet: bool) -> Result<Data, Error>
     if wanted.has("calls") {
         count_calls(&mut data, &taking_part, &progress)?;
     }
-    let until = match (options.rounds, options.quick, options.minutes) {
-        (Some(rounds), ..) => Until::Rounds(rounds as usize),
-        (None, true, _) => Until::Rounds(session::LEAST),
-        (None, false, minutes) => {
-            Until::Time(Duration::from_secs_f64(60.0 * minutes.unwrap_or(10.0)))
-        }
+    let rounds = options.rounds.map(|rounds| rounds as usize);
+    let until = match (rounds, options.minutes, options.quick) {
+        (Some(rounds), None, _) => Until::Rounds(rounds),
+        (None, _, true) => Until::Rounds(session::LEAST),
+        (rounds, minutes, _) => Until::Time {
+            limit: Duration::from_secs_f64(60.0 * minutes.unwrap_or(10.0)),
+            least: rounds.unwrap_or(session::LEAST),
+        },
     };
     session::run(
         &mut data,

@@ -17,13 +17,18 @@ use crate::ways::Entry;
 /// When to stop.
 #[derive(Debug, Clone, Copy)]
 pub enum Until {
-    /// After about so long.
-    Time(Duration),
+    /// After about so long, and so many rounds of every job.
+    Time {
+        /// So long.
+        limit: Duration,
+        /// Rounds that every job gets, however long they take.
+        least: usize,
+    },
     /// After so many rounds of every job.
     Rounds(usize),
 }
 
-/// Rounds that every job gets, however long they take.
+/// Rounds that every job gets, where nobody says another number.
 pub const LEAST: usize = 3;
 
 /// Rounds after which another says nothing new.
@@ -42,7 +47,7 @@ impl Turn {
         let most = self.job.most_rounds().min(MOST);
         match until {
             Until::Rounds(rounds) => self.rounds >= rounds.min(most),
-            Until::Time(_) => self.rounds >= most,
+            Until::Time { .. } => self.rounds >= most,
         }
     }
 
@@ -180,10 +185,10 @@ fn next(turns: &[Turn], until: Until, elapsed: Duration) -> Option<usize> {
             .filter(|(_, turn)| !turn.enough(until))
     };
     let fewest = open().min_by_key(|(_, turn)| turn.rounds)?;
-    let Until::Time(limit) = until else {
+    let Until::Time { limit, least } = until else {
         return Some(fewest.0);
     };
-    if fewest.1.rounds < LEAST {
+    if fewest.1.rounds < least {
         return Some(fewest.0);
     }
     let fits = || open().filter(|(_, turn)| elapsed + turn.mean() <= limit);
@@ -198,7 +203,7 @@ fn next(turns: &[Turn], until: Until, elapsed: Duration) -> Option<usize> {
 fn left(turns: &[Turn], until: Until, elapsed: Duration) -> Option<Duration> {
     if turns.iter().any(|turn| turn.rounds == 0) {
         return match until {
-            Until::Time(limit) => Some(limit.saturating_sub(elapsed)),
+            Until::Time { limit, .. } => Some(limit.saturating_sub(elapsed)),
             Until::Rounds(_) => None,
         };
     }
@@ -208,8 +213,8 @@ fn left(turns: &[Turn], until: Until, elapsed: Duration) -> Option<Duration> {
     };
     Some(match until {
         Until::Rounds(rounds) => turns.iter().map(|turn| to_do(turn, rounds)).sum(),
-        Until::Time(limit) => {
-            let least = turns.iter().map(|turn| to_do(turn, LEAST)).sum();
+        Until::Time { limit, least } => {
+            let least = turns.iter().map(|turn| to_do(turn, least)).sum();
             limit.saturating_sub(elapsed).max(least)
         }
     })
@@ -227,7 +232,10 @@ mod tests {
         }
     }
 
-    const TIME: Until = Until::Time(Duration::from_secs(100));
+    const TIME: Until = Until::Time {
+        limit: Duration::from_secs(100),
+        least: LEAST,
+    };
 
     #[test]
     fn every_job_gets_its_first_rounds_even_when_time_is_over() {
@@ -235,6 +243,19 @@ mod tests {
         assert_eq!(next(&turns, TIME, Duration::from_secs(200)), Some(0));
         let turns = [turn(Job::Ring, 3, 50), turn(Job::Launch(2), 3, 50)];
         assert_eq!(next(&turns, TIME, Duration::from_secs(200)), None);
+    }
+
+    #[test]
+    fn rounds_that_are_asked_for_come_before_the_end_of_the_time() {
+        let until = Until::Time {
+            limit: Duration::from_secs(100),
+            least: 6,
+        };
+        let memory = Job::Memory(2).most_rounds();
+        let turns = [turn(Job::Memory(2), memory, 50), turn(Job::Ring, 5, 50)];
+        assert_eq!(next(&turns, until, Duration::from_secs(200)), Some(1));
+        let turns = [turn(Job::Memory(2), memory, 50), turn(Job::Ring, 6, 50)];
+        assert_eq!(next(&turns, until, Duration::from_secs(200)), None);
     }
 
     #[test]

@@ -149,7 +149,9 @@ impl Player {
         let name = contender.name.clone();
         let failed = |what: String| format!("{name}: {what}");
         let said = scratch()?;
-        let errors = said.try_clone().map_err(|error| failed(error.to_string()))?;
+        let errors = said
+            .try_clone()
+            .map_err(|error| failed(error.to_string()))?;
         let mut child = Command::new(&contender.words[0])
             .args(&contender.words[1..])
             .envs(contender.variables.iter().cloned())
@@ -261,7 +263,10 @@ impl Player {
         let _ = said.rewind();
         let _ = said.read_to_string(&mut text);
         match status {
-            _ if hangs => Err(format!("{name}: has not ended after {} s\n{text}", limit.as_secs())),
+            _ if hangs => Err(format!(
+                "{name}: has not ended after {} s\n{text}",
+                limit.as_secs()
+            )),
             Ok(status) if status.success() => Ok(name),
             Ok(status) => Err(format!("{name}: {status}\n{text}")),
             Err(error) => Err(format!("{name}: {error}")),

@@ -20,10 +20,10 @@ pub struct Bench {
     /// Take about N minutes [default: 10]
     #[arg(long, help_heading = "How much", value_name = "N", value_parser = minutes)]
     pub minutes: Option<f64>,
-    /// Rounds of each measure, however long they take
-    #[arg(long, help_heading = "How much", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "minutes")]
+    /// Rounds of each measure, however long they take; with --minutes at least so many
+    #[arg(long, help_heading = "How much", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: Option<u32>,
-    /// What to measure: latency, bandwidth, bidirectional, allreduce, alltoall, barrier, enter, init, launch, ring, memory, cold, files, calls, fence, phases, or all; comma lists [default: the first ten]
+    /// What to measure: latency, bandwidth, bidirectional, allreduce, alltoall, barrier, enter, init, launch, ring, memory, cold, files, calls, fence, phases, or all; comma lists [default: the first eleven]
     #[arg(
         long,
         help_heading = "How much",
@@ -112,7 +112,7 @@ pub struct Bench {
     /// Nodes of the model; comma list
     #[arg(long, help_heading = "What comes out", value_name = "N", value_delimiter = ',', default_value = "1,10,100,1000,10000", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub nodes: Vec<u64>,
-    /// Change an assumption of the model, as in opens=20000; repeatable, comma lists
+    /// Change an assumption of the model, as in metadata=20000; repeatable, comma lists
     #[arg(
         long,
         help_heading = "What comes out",

@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// The job ends within this, whatever died.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(20);
 
 /// srun of singularity itself, by the user, on the login host.
 fn srun(ground: &Ground, options: &[&str], image: Image, program: &[&str]) -> Command {

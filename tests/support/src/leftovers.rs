@@ -106,7 +106,7 @@ fn look(users: &[u32], places: &[PathBuf]) -> BTreeSet<String> {
     all.extend(shared_memory(users));
     all.extend(abstract_sockets(users));
     all.extend(mounts());
-    all.extend(loop_devices(places));
+    all.extend(loop_devices(places, &others(&processes, users)));
     all.extend(named_networks());
     all
 }
@@ -232,24 +232,41 @@ fn mounts() -> BTreeSet<String> {
     lines.map(|line| format!("mount {line}")).collect()
 }
 
-/// Those of files in these directories.
-fn loop_devices(of: &[PathBuf]) -> BTreeSet<String> {
-    fs::read_dir("/sys/block")
+/// Processes of neither root nor these users.
+fn others<'a>(all: &'a [Process], users: &[u32]) -> Vec<&'a Process> {
+    all.iter()
+        .filter(|process| process.uid != 0 && !users.contains(&process.uid))
+        .collect()
+}
+
+/// Those of files in these directories, unless one of these others uses them. What
+/// root has may be ours: root mounts for users.
+fn loop_devices(of: &[PathBuf], others: &[&Process]) -> BTreeSet<String> {
+    let found: Vec<_> = fs::read_dir("/sys/block")
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| {
-            let file = fs::read_to_string(entry.path().join("loop/backing_file")).ok()?;
-            if !of.iter().any(|place| Path::new(&file).starts_with(place)) {
-                return None;
-            }
-            let name = entry.file_name();
-            Some(format!(
-                "loop device {} of {}",
-                name.to_string_lossy(),
-                file.trim_end()
-            ))
+            let read = |name| fs::read_to_string(entry.path().join(name)).ok();
+            let (file, number) = (read("loop/backing_file")?, read("dev")?);
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let line = format!("loop device {name} of {}", file.trim_end());
+            of.iter()
+                .any(|place| Path::new(&file).starts_with(place))
+                .then(|| (number.trim_end().to_owned(), line))
         })
+        .collect();
+    if found.is_empty() {
+        return BTreeSet::new();
+    }
+    let mounted: BTreeSet<String> = others
+        .iter()
+        .flat_map(|process| process.mounted_devices())
+        .collect();
+    found
+        .into_iter()
+        .filter(|(number, _)| !mounted.contains(number))
+        .map(|(_, line)| line)
         .collect()
 }
 

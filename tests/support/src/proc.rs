@@ -70,6 +70,14 @@ impl Process {
         Some(link.to_str()?.to_owned())
     }
 
+    /// The devices that are mounted in its mount namespace, as `7:0`.
+    pub(crate) fn mounted_devices(&self) -> Vec<String> {
+        let table = fs::read_to_string(self.directory().join("mountinfo")).unwrap_or_default();
+        // Mount, parent, device, …: proc_pid_mountinfo(5).
+        let devices = table.lines().filter_map(|line| line.split(' ').nth(2));
+        devices.map(str::to_owned).collect()
+    }
+
     /// What its descriptors refer to.
     pub(crate) fn descriptors(&self) -> Vec<PathBuf> {
         fs::read_dir(self.directory().join("fd"))

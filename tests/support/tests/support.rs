@@ -1,7 +1,9 @@
 //! The tests' own ground, tested: users, outputs, images, launchers, hosts.
 
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 use test_support::*;
 
 #[test]
@@ -90,6 +92,37 @@ fn leftovers_are_noticed_each_of_its_kind() {
     user.kill_all();
     capture(&mut user.shell("rm /tmp/$USER /dev/shm/$USER; ipcrm -a")).succeeded();
     before.assert_nothing_new();
+}
+
+/// Suites run side by side, and the kernel's loop devices are everybody's.
+#[test]
+fn an_image_that_only_somebody_else_has_mounted_is_not_left_behind() {
+    let (user, other) = (User::ordinary(), User::ordinary());
+    let image = Image::Busybox.file_for(&user, Form::SquashfsLz4);
+    let before = Leftovers::snapshot(&user);
+    let of_both = Leftovers::snapshot_of(&[&user, &other]);
+    let script = format!(
+        "mount -o loop,ro {} /mnt && exec setpriv --reuid {} --regid {} --clear-groups \
+         sh -c 'touch /var/tmp/$$; read x; rm /var/tmp/$$'",
+        image.display(),
+        other.uid(),
+        other.gid(),
+    );
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+    let mut running = Running::start(&mut unshare);
+    let ready = Path::new("/var/tmp").join(running.pid().to_string());
+    let end = Instant::now() + LIMIT;
+    while !ready.exists() {
+        assert!(Instant::now() < end, "it is not mounted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    before.assert_nothing_new();
+    let left = of_both.left().join("\n");
+    assert!(left.contains("loop device"), "{left}");
+    running.write(b"\n");
+    running.wait(LIMIT).succeeded();
+    of_both.assert_nothing_new();
 }
 
 #[test]

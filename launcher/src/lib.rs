@@ -157,7 +157,14 @@ fn enter(
 ) -> Result<Entered, Error> {
     let shared = fingerprint(request, plan, host);
     let outcome = match shared {
-        Some(fingerprint) => join::elect(plan, host, &request.share, fingerprint)?,
+        Some(fingerprint) => {
+            let elect = || join::elect(plan, host, &request.share, fingerprint);
+            match host.acts_for_user() {
+                // The first rank is root's until it becomes its program.
+                true => privilege::with_roots_view(elect)??,
+                false => elect()?,
+            }
+        }
         None => join::Outcome::Alone,
     };
     timing.phase("join");

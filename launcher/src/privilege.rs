@@ -86,7 +86,9 @@ impl User {
     }
 
     /// From now on this process, which is root's, opens, makes and looks up files
-    /// with the user's rights and no others; what it may mount stays.
+    /// with the user's rights and no others; what it may mount stays. The links of
+    /// /proc/PID are files too, which root may follow by a capability that is no
+    /// right to files: so only those stay effective that mounting takes.
     ///
     /// # Errors
     /// Any step that fails, or does not read back as done.
@@ -98,8 +100,13 @@ impl User {
         setegid(root.1).step(step)?;
         setgroups(&groups).step(step)?;
         process::set_file_ids(self.uid, self.gid).step(step)?;
+        if self.uid == 0 {
+            return Ok(());
+        }
         let held = process::capabilities().step(step)?;
-        if self.uid != 0 && held.effective & process::FILE_OVERRIDES != 0 {
+        make_effective(held.effective & process::MOUNTING).step(step)?;
+        let held = process::capabilities().step(step)?;
+        if held.effective & !process::MOUNTING != 0 {
             return Err(Error::new(step(), "root's rights to files are still there"));
         }
         Ok(())
@@ -176,10 +183,36 @@ pub fn with_roots_files<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
     if uid == 0 || !geteuid().is_root() {
         return Ok(work());
     }
+    let lent = process::capabilities().step(step)?;
     process::set_file_ids(0, 0).step(step)?;
+    // An overlay keeps the capabilities of who mounts it, to copy files up with.
+    make_effective(lent.permitted).step(step)?;
     let result = work();
+    make_effective(lent.effective).step(step)?;
     process::set_file_ids(uid, gid).step(step)?;
     Ok(result)
+}
+
+/// Does `work` with root's right to look at what a process is in (ptrace(2), access
+/// mode checking), which [`User::lend_file_rights`] has taken. `work` must follow no
+/// path that the user chose.
+///
+/// # Errors
+/// If the right could not be taken away again, which is fatal.
+pub fn with_roots_view<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
+    let step = || "change rights to processes".to_owned();
+    let lent = process::capabilities().step(step)?;
+    let looking = process::LOOKING_AT_PROCESSES & lent.permitted;
+    make_effective(lent.effective | looking).step(step)?;
+    let result = work();
+    make_effective(lent.effective).step(step)?;
+    Ok(result)
+}
+
+/// Makes these of the permitted capabilities effective, and no others.
+fn make_effective(effective: u64) -> Result<(), Errno> {
+    let held = process::capabilities()?;
+    process::set_capabilities(Capabilities { effective, ..held })
 }
 
 /// Forbids this process to gain privileges by execve(2), and nothing else: the

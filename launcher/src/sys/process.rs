@@ -359,9 +359,13 @@ pub fn execute_open(
     Errno::last()
 }
 
-/// `CAP_DAC_OVERRIDE`, `CAP_DAC_READ_SEARCH` and `CAP_FOWNER` of
-/// linux/capability.h.
-pub const FILE_OVERRIDES: u64 = 1 << 1 | 1 << 2 | 1 << 3;
+/// What making namespaces, mounting in them and giving up privileges take:
+/// `CAP_SETGID`, `CAP_SETUID`, `CAP_SETPCAP`, `CAP_NET_ADMIN` (a loopback device),
+/// `CAP_SYS_CHROOT` (setns(2)) and `CAP_SYS_ADMIN` of linux/capability.h.
+pub const MOUNTING: u64 = 1 << 6 | 1 << 7 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << CAP_SYS_ADMIN;
+
+/// `CAP_SYS_PTRACE` of linux/capability.h: which links of /proc/PID are followed.
+pub const LOOKING_AT_PROCESSES: u64 = 1 << 19;
 
 /// `CAP_SYS_ADMIN` of linux/capability.h.
 const CAP_SYS_ADMIN: u32 = 21;

@@ -19,7 +19,7 @@ use crate::config::{Config, Mistake};
 use crate::ffi::bindings::{spank_option, spank_t};
 use crate::ffi::{self, Context, Spank};
 use crate::options::{self, Typed};
-use crate::step::Step;
+use crate::step::{Recipe, Step};
 use crate::{client, line, step, task};
 
 /// What is remembered from one hook to the next.
@@ -33,6 +33,8 @@ pub struct Plugin {
     pub typed: Typed,
     /// How the step's tasks start.
     pub step: Step,
+    /// Where the site has tasks share no namespace: how each makes its own.
+    pub apart: Option<Box<Recipe>>,
     /// Whether the step is to run in an image.
     pub asked: bool,
     /// Why its tasks cannot.
@@ -183,11 +185,13 @@ pub extern "C" fn slurm_spank_user_init(
 /// In each task, as root: enters the namespace.
 #[no_mangle]
 pub extern "C" fn slurm_spank_task_init_privileged(
-    _handle: spank_t,
+    handle: spank_t,
     _count: c_int,
     _words: *const *mut c_char,
 ) -> c_int {
-    in_step("task_init_privileged", task::enter)
+    in_step("task_init_privileged", |plugin| {
+        task::enter(plugin, Spank::new(handle))
+    })
 }
 
 /// In each task, as the user: composes the environment; or tells why the task

@@ -8,7 +8,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use image::Shown;
+use image::{Image, Shown};
 use launcher::hold::{self, HeldNamespace};
 use launcher::host::variable;
 use launcher::request::{Bind, HostPath, ImagePath, MpiChoice};
@@ -73,9 +73,19 @@ pub fn prepare(plugin: &mut Plugin, spank: Spank) -> Result<(), Error> {
     if wants_prefix(plugin, &environment) {
         return by_prefix(plugin, &settings, &environment);
     }
-    match hold(plugin, spank, &user, &settings, environment.clone(), cwd) {
+    let recipe = Recipe::of(
+        plugin,
+        spank,
+        user,
+        settings.clone(),
+        environment.clone(),
+        cwd,
+    )?;
+    match recipe.prepare(&plugin.config) {
         Ok(held) => {
             plugin.step = Step::Held(Box::new(held));
+            // The first task has this one; each other then makes its own.
+            plugin.apart = (!recipe.site.share).then(|| Box::new(recipe));
             Ok(())
         }
         Err(error) if error.is_not_by_root() => by_prefix(plugin, &settings, &environment),
@@ -163,52 +173,83 @@ fn by_prefix(
     Ok(())
 }
 
-fn hold(
-    plugin: &Plugin,
-    spank: Spank,
-    user: &User,
-    settings: &Settings,
-    environment: Vec<(OsString, OsString)>,
-    cwd: PathBuf,
-) -> Result<HeldNamespace, Error> {
-    let launcher = launcher_to_come(spank, &environment);
-    let script = batch_script(spank);
-    let host = host(user, environment, Some(cwd));
-    let config = &plugin.config;
-    let mut site = launcher::site::load()?;
-    // What plugstack.conf and Slurm bind is no user's wish.
-    site.user_binds |= !settings.asks_for_binds();
-    if let Some(mounts) = &config.kernel_mounts {
-        site.privileged_formats.clone_from(mounts);
+/// All that a namespace for the step's tasks is made of.
+#[derive(Debug)]
+pub struct Recipe {
+    user: User,
+    settings: Settings,
+    host: Host,
+    site: launcher::site::Site,
+    launcher: pmi_shim::Host,
+    script: Option<Bind>,
+    mpi: MpiChoice,
+    stage: Option<Stage>,
+}
+
+impl Recipe {
+    fn of(
+        plugin: &Plugin,
+        spank: Spank,
+        user: User,
+        settings: Settings,
+        environment: Vec<(OsString, OsString)>,
+        cwd: PathBuf,
+    ) -> Result<Self, Error> {
+        let launcher = launcher_to_come(spank, &environment);
+        let host = host(&user, environment, Some(cwd));
+        let mut site = launcher::site::load()?;
+        // What plugstack.conf and Slurm bind is no user's wish.
+        site.user_binds |= !settings.asks_for_binds();
+        if let Some(mounts) = &plugin.config.kernel_mounts {
+            site.privileged_formats.clone_from(mounts);
+        }
+        let mpi = mpi(&plugin.config, &site, &host.environment)?;
+        let said = host.variable("SINGULARITY_STAGE");
+        let stage = Stage::asked(settings.stage.as_deref().or(said), &host, &site);
+        Ok(Self {
+            user,
+            settings,
+            host,
+            site,
+            launcher,
+            script: batch_script(spank),
+            mpi,
+            stage,
+        })
     }
-    let mpi = mpi(config, &site, &host.environment)?;
-    let said = host.variable("SINGULARITY_STAGE");
-    let stage = Stage::asked(settings.stage.as_deref().or(said), &host, &site);
-    let patience = match stage {
-        Some(_) => launcher::stage::PATIENCE,
-        None => hold::PATIENCE,
-    };
-    hold::prepare(
-        user,
-        &settings.image,
-        &host,
-        site.audit,
-        patience,
-        |image| {
-            config.images.judge(&image, user.uid, user.gid)?;
-            let mut request = settings.request(image, &config.binds, launcher.clone());
-            request.site = site.clone();
-            request.mpi = mpi.clone();
-            request.stage.clone_from(&stage);
-            request.binds.extend(script.clone());
+
+    /// Makes a namespace and holds it, as [`hold::prepare`].
+    pub fn prepare(&self, config: &Config) -> Result<HeldNamespace, Error> {
+        let patience = match self.stage {
+            Some(_) => launcher::stage::PATIENCE,
+            None => hold::PATIENCE,
+        };
+        let compose = |image: Image| {
+            config.images.judge(&image, self.user.uid, self.user.gid)?;
+            let mut request = self
+                .settings
+                .request(image, &config.binds, self.launcher.clone());
+            request.site = self.site.clone();
+            request.mpi = self.mpi.clone();
+            request.stage.clone_from(&self.stage);
+            request.binds.extend(self.script.clone());
             // Slurm changes to the step's directory in the image before we start
             // the program elsewhere, and complains if it is not there.
             request
                 .places
-                .extend(host.cwd.as_ref().and_then(ImagePath::new));
+                .extend(self.host.cwd.as_ref().and_then(ImagePath::new));
             Ok(request)
-        },
-    )
+        };
+        let path = &self.settings.image;
+        hold::prepare(
+            &self.user,
+            path,
+            &self.host,
+            self.site.audit,
+            patience,
+            compose,
+        )
+    }
 }
 
 /// How the step's ranks meet srun: as the user says, else as the site does.

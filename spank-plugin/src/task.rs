@@ -11,15 +11,25 @@ use crate::scripts::{self, Outcome};
 use crate::step::{self, Step};
 use crate::{environment, prefix};
 
-/// Moves the task into the step's namespace. As root.
+/// Moves the task into the step's namespace, or into one of its own where the site
+/// has tasks share none. As root.
 ///
 /// # Errors
-/// As setns(2).
-pub fn enter(plugin: &mut Plugin) -> Result<(), Error> {
-    match &plugin.step {
-        Step::Held(held) if plugin.failure.is_none() => held.enter(),
-        _ => Ok(()),
+/// As setns(2), and as [`hold::prepare`].
+pub fn enter(plugin: &mut Plugin, spank: Spank) -> Result<(), Error> {
+    if plugin.failure.is_some() {
+        return Ok(());
     }
+    let Step::Held(held) = &mut plugin.step else {
+        return Ok(());
+    };
+    if let Some(recipe) = &plugin.apart {
+        // The first on this node has the step's.
+        if spank.local_number() != Some(0) {
+            **held = recipe.prepare(&plugin.config)?;
+        }
+    }
+    held.enter()
 }
 
 /// Sets what the program finds: directory, environment, the words before it. As

@@ -66,10 +66,6 @@ pub const CASES: &[Case] = &[
         "attack_mounts_over_what_the_system_trusts_stay_inside",
         mounts_over,
     ),
-    (
-        "attack_a_configuration_that_others_could_have_written_is_refused",
-        others_configuration,
-    ),
     ("attack_the_steps_of_another_user_are_closed", another_user),
 ];
 
@@ -468,90 +464,6 @@ fn mounts_over(ground: &Ground) {
         assert!(!accounts.contains("evil:"), "{accounts}");
     }
     assert_nodes_work(ground);
-}
-
-/// The directory of the configuration, for as long as it is needed.
-struct Place {
-    made: bool,
-}
-
-impl Place {
-    const DIRECTORY: &'static str = "/etc/singularity";
-
-    fn new() -> Self {
-        let made = !Path::new(Self::DIRECTORY).exists();
-        if made {
-            fs::create_dir(Self::DIRECTORY).expect("root may");
-        }
-        Self { made }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.made {
-            // Somebody else may use it by now.
-            let _ = fs::remove_dir(Self::DIRECTORY);
-        }
-    }
-}
-
-fn others_configuration(ground: &Ground) {
-    let place = Place::new();
-    ground.configure("check-image=node");
-    let node_option = node(ground);
-    let node = &ground.cluster.nodes()[0];
-    let file = format!("{}/singularity.conf", Place::DIRECTORY);
-    let on_node = |text: &str| {
-        let mut shell = ground.cluster.root(node, "sh");
-        run(shell.args(["-c", text])).succeeded();
-    };
-    let step = || ground.srun_in(&small_file(Form::SquashfsLz4), &[&node_option, "true"]);
-    on_node(&format!(
-        "mount -t tmpfs -o mode=755 tmpfs {}; : >{file}",
-        Place::DIRECTORY
-    ));
-    let sound = step();
-    let mut refused = Vec::new();
-    let uid = ground.user.uid();
-    for (make, undo, words) in [
-        (
-            format!("chown {uid} {file}"),
-            format!("chown 0 {file}"),
-            format!("it belongs to user {uid}"),
-        ),
-        (
-            format!("chmod 666 {file}"),
-            format!("chmod 644 {file}"),
-            "others than its owner may write to it".to_owned(),
-        ),
-        (
-            format!("chmod 777 {}", Place::DIRECTORY),
-            format!("chmod 755 {}", Place::DIRECTORY),
-            "others than its owner may write to it".to_owned(),
-        ),
-        (
-            format!("rm {file}; mkfifo {file}"),
-            format!("rm {file}; : >{file}"),
-            "it is not a regular file".to_owned(),
-        ),
-        (
-            format!("echo 'allow setuids = yes' >{file}"),
-            format!(": >{file}"),
-            format!("{file}:1:1"),
-        ),
-    ] {
-        on_node(&make);
-        refused.push((step(), words));
-        on_node(&undo);
-    }
-    on_node(&format!("umount {}", Place::DIRECTORY));
-    drop(place);
-    sound.succeeded().quietly();
-    for (output, words) in refused {
-        output.exited_with(255);
-        assert_one_line(&output, &words);
-    }
 }
 
 fn another_user(ground: &Ground) {

@@ -15,6 +15,7 @@ mod like_host;
 mod mpi;
 mod options;
 mod prolog;
+mod rules;
 mod shape;
 mod site;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         like_host::CASES,
         prolog::CASES,
         site::CASES,
+        rules::CASES,
         mpi::CASES,
         bridge::CASES,
         faults::CASES,

@@ -132,6 +132,11 @@ impl Spank {
         self.number(bindings::spank_item_S_TASK_GLOBAL_ID)
     }
 
+    /// Which of the step's tasks on this node this is, from 0 on.
+    pub fn local_number(self) -> Option<u32> {
+        self.number(bindings::spank_item_S_TASK_ID)
+    }
+
     /// The user's supplementary groups.
     pub fn groups(self) -> Option<Vec<u32>> {
         let get = Symbols::get().get_item?;

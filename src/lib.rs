@@ -33,17 +33,20 @@ pub fn run(mut words: Vec<OsString>) -> u8 {
     {
         words.splice(0..1, ["singularity".into(), "run".into()]);
     }
-    let cli = match parse(&words) {
+    let environment: Vec<_> = std::env::vars_os().collect();
+    let quickly = cli::quick::parse(&words, &environment);
+    let cli = match quickly.map_or_else(|| parse(&words), Ok) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     log::start(&cli);
+    let host = || launcher::Host::gather(environment);
     finish(match cli.verb {
-        Verb::Exec(options) => cmd::exec::exec(options),
-        Verb::Run(options) => cmd::run::run(options),
-        Verb::Shell(options) => cmd::shell::shell(options),
-        Verb::Test(options) => cmd::test::test(options),
-        Verb::Mpi(options) => return cmd::mpi::mpi(options),
+        Verb::Exec(options) => cmd::exec::exec(options, host()),
+        Verb::Run(options) => cmd::run::run(options, host()),
+        Verb::Shell(options) => cmd::shell::shell(options, host()),
+        Verb::Test(options) => cmd::test::test(options, host()),
+        Verb::Mpi(options) => return cmd::mpi::mpi(options, host()),
         Verb::Config(options) => cmd::config::config(options),
         Verb::Generate(what) => cmd::generate::generate(what),
         Verb::Images(_) => cmd::builder::become_program("builder", &words),
@@ -67,15 +70,6 @@ pub fn finish(result: Result<(), launcher::Error>) -> u8 {
 /// # Errors
 /// What is wrong with it, or the help that it asks for: for [`usage`].
 pub fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
-    let environment: Vec<_> = std::env::vars_os().collect();
-    if let Some(cli) = cli::quick::parse(words, &environment) {
-        return Ok(cli);
-    }
-    parse_by_definition(words)
-}
-
-/// The same by clap alone, which knows every command line.
-fn parse_by_definition(words: &[OsString]) -> Result<Cli, clap::Error> {
     let mut definition = Cli::command();
     let parsed = definition
         .try_get_matches_from_mut(words)

@@ -58,6 +58,12 @@ pub struct Image {
 // A FIFO must not block the launch, and a terminal must not become ours.
 const GENTLY: i32 = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
 
+/// By itself, so that a directory costs none of the stack that this takes.
+#[inline(never)]
+fn recognised(file: &File, size: u64) -> Result<Recognised, Fault> {
+    recognise(&FileAt::with_size(file, size))
+}
+
 impl Image {
     /// Opens for reading: a directory, or a file of a known format.
     pub fn open(path: &Path) -> Result<Self, Error> {
@@ -94,8 +100,7 @@ impl Image {
         let known = if kind.is_dir() {
             Recognised::directory()
         } else if kind.is_file() {
-            recognise(&FileAt::with_size(&file, metadata.len()))
-                .map_err(|fault| Error::new(path, fault))?
+            recognised(&file, metadata.len()).map_err(|fault| Error::new(path, fault))?
         } else {
             let what = if kind.is_fifo() {
                 "a named pipe"

@@ -23,7 +23,7 @@ fn main() {
         gid: uid,
         groups: Vec::new(),
     };
-    let mut host = Host::gather();
+    let mut host = Host::gather(std::env::vars_os().collect());
     (host.uid, host.gid, host.mounts_as_root) = (uid, uid, true);
     let launcher = || pmi_shim::detect(&pmi_shim::Environment::of(&[]), |_| false);
     let mut preparing = Vec::new();

@@ -57,10 +57,10 @@ pub struct Environment {
 
 impl Environment {
     /// Both layers in one, for an image without scripts.
-    pub fn merged(&self) -> Vec<(OsString, OsString)> {
-        let mut all = self.base.clone();
-        for (name, value) in &self.overrides {
-            set(&mut all, name, value.clone());
+    pub fn into_merged(self) -> Vec<(OsString, OsString)> {
+        let mut all = self.base;
+        for (name, value) in self.overrides {
+            set(&mut all, &name, value);
         }
         all
     }
@@ -329,7 +329,7 @@ mod tests {
             overrides: vec![("A".into(), "3".into()), ("A".into(), "4".into())],
             around_path: [None, None],
         };
-        let merged = environment.merged();
+        let merged = environment.into_merged();
         assert_eq!(merged, [("A".into(), "4".into()), ("B".into(), "2".into())]);
     }
 }

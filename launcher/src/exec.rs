@@ -55,26 +55,25 @@ pub fn words(request: &Request) -> Result<Option<Vec<OsString>>, Error> {
     })
 }
 
-/// The command that these words are with this environment.
+/// The command that these words are with this environment, once the image's own scripts
+/// have been run.
 ///
 /// # Errors
 /// What is wrong with a command that scripts of the image would execute.
 pub fn resolve(
     request: &Request,
     words: Vec<OsString>,
-    environment: &Environment,
+    scripts: &[PathBuf],
+    environment: Environment,
 ) -> Result<Command, Error> {
-    let mut command = Command::new(words, environment);
-    if matches!(request.entry, Entry::Shell { .. }) {
+    if scripts.is_empty() {
+        let mut command = Command::new(words, environment.into_merged());
         command.set_prompt(request);
+        return Ok(command);
     }
-    if !request.environment.ignore_image {
-        let files = scripts::environment_scripts();
-        if !files.is_empty() {
-            command = command.after_sourcing(&files, environment)?;
-        }
-    }
-    Ok(command)
+    let mut command = Command::new(words, environment.clone().into_merged());
+    command.set_prompt(request);
+    command.after_sourcing(scripts, &environment)
 }
 
 fn with_arguments(script: &str, arguments: &[OsString]) -> Vec<OsString> {
@@ -111,17 +110,18 @@ fn shell(wanted: Option<&OsStr>, arguments: &[OsString]) -> Vec<OsString> {
 }
 
 impl Command {
-    fn new(words: Vec<OsString>, environment: &Environment) -> Self {
+    fn new(words: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> Self {
         Self {
             program: words.first().cloned().unwrap_or_default(),
             arguments: words,
-            environment: environment.merged(),
+            environment,
         }
     }
 
-    /// Has the shell say which image it is in, unless the user has a prompt.
+    /// Has a shell say which image it is in, unless the user has a prompt.
     fn set_prompt(&mut self, request: &Request) {
-        if self.environment.iter().any(|(name, _)| name == "PS1") {
+        let is_shell = matches!(request.entry, Entry::Shell { .. });
+        if !is_shell || self.environment.iter().any(|(name, _)| name == "PS1") {
             return;
         }
         let mut prompt = OsString::from("Singularity ");
@@ -228,10 +228,12 @@ fn refused(path: &Path) -> Result<(), Error> {
 }
 
 fn pairs(environment: Vec<(OsString, OsString)>) -> impl Iterator<Item = OsString> {
-    environment.into_iter().map(|(mut name, value)| {
-        name.push("=");
-        name.push(value);
-        name
+    environment.into_iter().map(|(mut pair, value)| {
+        // The NUL of a C string too, so that it grows once.
+        pair.reserve_exact(value.len() + 2);
+        pair.push("=");
+        pair.push(value);
+        pair
     })
 }
 

@@ -163,6 +163,7 @@ impl HeldNamespace {
             request: &self.request,
             host,
             words,
+            scripts: &crate::environment_scripts(),
             helper: self.helper.as_ref(),
             own_namespace: false,
         };

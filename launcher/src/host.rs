@@ -41,9 +41,8 @@ pub struct KnownAccounts {
 }
 
 impl Host {
-    /// Asks the system.
-    pub fn gather() -> Self {
-        let environment: Vec<_> = std::env::vars_os().collect();
+    /// Asks the system; `environment` is that of the process.
+    pub fn gather(environment: Vec<(OsString, OsString)>) -> Self {
         let find = |name: &str| {
             environment
                 .iter()

@@ -59,11 +59,18 @@ pub struct Lock {
     _listener: OwnedFd,
 }
 
-/// Finds or founds the namespace with this fingerprint.
+/// Finds or founds the namespace with this fingerprint, from the mount namespace with
+/// the number `own_namespace`.
 ///
 /// # Errors
 /// Only what makes going on alone impossible too.
-pub fn elect(plan: &Plan, host: &Host, share: &Share, fingerprint: u128) -> Result<Outcome, Error> {
+pub fn elect(
+    plan: &Plan,
+    host: &Host,
+    share: &Share,
+    fingerprint: u128,
+    own_namespace: Option<u64>,
+) -> Result<Outcome, Error> {
     // Who may hold the socket: where root acts for users, nobody but root.
     let uid = nix::unistd::geteuid().as_raw();
     let name = marker(fingerprint);
@@ -76,7 +83,7 @@ pub fn elect(plan: &Plan, host: &Host, share: &Share, fingerprint: u128) -> Resu
         name: &name,
         uid: host.uid,
         made_by_root: host.acts_for_user(),
-        own_namespace: mount_namespace("/proc/self"),
+        own_namespace,
     };
     let stages = |step: &Step| matches!(step, Step::Stage(_));
     let patience = match plan.steps.iter().any(stages) {
@@ -326,15 +333,19 @@ fn told(name: &str, namespace: u64) -> String {
     format!("{name}:{namespace}")
 }
 
-fn mount_namespace(process: &str) -> Option<u64> {
+/// The number of the mount namespace of the process with this directory of /proc.
+pub fn mount_namespace(process: &str) -> Option<u64> {
     let metadata = std::fs::metadata(format!("{process}/ns/mnt"));
     metadata.map(|metadata| metadata.ino()).ok()
 }
 
-/// Reads a file of /proc, whose size nobody knows beforehand, in few calls.
+/// Reads a file of /proc, whose size nobody knows beforehand, in few calls: without
+/// asking for that size, as a whole file's `read_to_end` would.
 fn read_all(path: &str) -> io::Result<Vec<u8>> {
+    const MOST: u64 = 64 << 20;
     let mut content = Vec::with_capacity(16 << 10);
-    std::fs::File::open(path)?.read_to_end(&mut content)?;
+    let file = std::fs::File::open(path)?;
+    file.take(MOST).read_to_end(&mut content)?;
     Ok(content)
 }
 
@@ -400,7 +411,7 @@ fn carries_rank(pid: Pid) -> bool {
 /// The field of that number in /proc/PID/stat, counted as in proc_pid_stat(5);
 /// 3 or more.
 fn stat_field(pid: Pid, number: usize) -> Option<String> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read_all(&format!("/proc/{pid}/stat")).ok()?;
     // The second field, the command's name in parentheses, may hold anything.
     let after = stat.rsplitn(2, |&b| b == b')').next()?;
     let field = after

@@ -27,6 +27,7 @@ pub mod host;
 mod join;
 pub mod kernel;
 pub mod lock;
+pub mod log;
 pub mod look;
 pub mod meeting;
 mod mount;
@@ -112,16 +113,21 @@ pub fn launch(
     };
     let own_namespace = plan.has_user_namespace() && entered.shared.is_none();
     let mut environment = env::compose(request, &plan, host);
+    let scripts = match request.environment.ignore_image {
+        true => Vec::new(),
+        false => scripts::environment_scripts(),
+    };
     let pair = meeting::Pair {
         request,
         host,
         words: &words,
+        scripts: &scripts,
         helper: helper.as_ref(),
         own_namespace,
     };
     pair.meet(&mut environment, &mut timing)?;
     environment.mark(join::VARIABLE, entered.shared.map(join::variable_here));
-    let command = exec::resolve(request, words, &environment)?;
+    let command = exec::resolve(request, words, &scripts, environment)?;
     let proof = match early {
         Some(proof) => proof,
         None => privilege::drop_for_good(host.is_root())?,
@@ -155,10 +161,11 @@ fn enter(
     host: &Host,
     timing: &mut Timing,
 ) -> Result<Entered, Error> {
-    let shared = fingerprint(request, plan, host);
+    let namespace = join::mount_namespace("/proc/self");
+    let shared = fingerprint(request, plan, host, namespace);
     let outcome = match shared {
         Some(fingerprint) => {
-            let elect = || join::elect(plan, host, &request.share, fingerprint);
+            let elect = || join::elect(plan, host, &request.share, fingerprint, namespace);
             match host.acts_for_user() {
                 // The first rank is root's until it becomes its program.
                 true => privilege::with_roots_view(elect)??,
@@ -209,7 +216,12 @@ fn enter(
 
 /// What the namespace is called among processes that may share it; `None` if
 /// this one does not share.
-fn fingerprint(request: &Request, plan: &Plan, host: &Host) -> Option<u128> {
+fn fingerprint(
+    request: &Request,
+    plan: &Plan,
+    host: &Host,
+    host_namespace: Option<u64>,
+) -> Option<u128> {
     let group = match &request.share {
         Share::Off => return None,
         Share::Auto => {
@@ -226,14 +238,17 @@ fn fingerprint(request: &Request, plan: &Plan, host: &Host) -> Option<u128> {
     if plan.unshared().pid {
         return None;
     }
-    let host_namespace = {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata("/proc/self/ns/mnt").map_or(0, |metadata| metadata.ino())
-    };
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();
         let automatic = request.share == Share::Auto;
-        (salt, host.uid, host_namespace, automatic, &group).hash(&mut hasher);
+        (
+            salt,
+            host.uid,
+            host_namespace.unwrap_or(0),
+            automatic,
+            &group,
+        )
+            .hash(&mut hasher);
         u128::from(hasher.finish())
     };
     Some(plan.fingerprint() ^ (half(2) << 64 | half(3)))

@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::mpi::{self, Depth, ProgramMpi, Question, Root};
 use pmi_shim::{Choice, Client, Facts, Family, Host as Launcher, Meeting, Mpi, Program};
@@ -27,6 +27,8 @@ pub(crate) struct Pair<'a> {
     pub host: &'a Host,
     /// The program and its arguments.
     pub words: &'a [OsString],
+    /// The image's environment scripts that will be run before.
+    pub scripts: &'a [PathBuf],
     /// The bridge's program, if it is there.
     pub helper: Option<&'a bridge::Helper>,
     /// Whether the rank has a user namespace that it shares with no other.
@@ -44,13 +46,14 @@ impl Pair<'_> {
             request,
             host,
             words,
+            scripts,
             helper,
             own_namespace,
         } = *self;
         let program = match is_asked(&request.launcher, &request.mpi) {
             true => {
                 timing.phase("environment");
-                let program = program_here(words, environment, Depth::Quick);
+                let program = program_here(words, environment, scripts);
                 timing.phase("MPI");
                 program
             }
@@ -111,14 +114,13 @@ pub(crate) fn job_name(job: &pmi_shim::JobIdentity) -> String {
 ///
 /// `environment` is what the program will find, but for what the image's scripts set;
 /// where those set a search path in plain words, that counts.
-pub fn program_here(words: &[OsString], environment: &Environment, depth: Depth) -> Program {
+fn program_here(words: &[OsString], environment: &Environment, scripts: &[PathBuf]) -> Program {
     let Ok(root) = Root::open(Path::new("/")) else {
         return Program::UNKNOWN;
     };
-    let files = scripts::environment_scripts();
     let inside = |name: &str| {
         let set = environment.get(name).map(OsStr::to_owned);
-        scripts::assigned(name, set, &files)
+        scripts::assigned(name, set, scripts)
     };
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let path = inside("PATH").unwrap_or_default();
@@ -131,7 +133,7 @@ pub fn program_here(words: &[OsString], environment: &Environment, depth: Depth)
             library_path: library_path.as_deref(),
             directory: &directory,
             at_terminal: std::io::stdin().is_terminal(),
-            depth,
+            depth: Depth::Quick,
         },
     )
 }

@@ -63,7 +63,7 @@ pub fn start(plugin: &mut Plugin, spank: Spank) -> Result<(), Error> {
                 environment::leave_out_ours(&mut inside.base);
             })?;
             let outcome = scripts::apply(&scripts::of_image(), &mut inside);
-            let variables = inside.merged();
+            let variables = inside.into_merged();
             if let Outcome::NeedsShell(text) = outcome {
                 prefix::through_shell(spank, &text)?;
             }

@@ -154,7 +154,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::parse_by_definition;
+    use crate::parse as parse_by_definition;
 
     /// Numbers by chance, the same at each run (Marsaglia, "Xorshift RNGs").
     struct Chance(u64);

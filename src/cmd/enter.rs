@@ -17,7 +17,7 @@ use pmi_shim::{Choice, Meeting, Program};
 use crate::cli::Entering;
 use crate::env_file;
 use crate::libexec::libexec;
-use crate::{log, output};
+use crate::output;
 
 /// The image, and the words after it.
 pub fn split(words: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
@@ -30,8 +30,7 @@ pub fn split(words: Vec<OsString>) -> (PathBuf, Vec<OsString>) {
 ///
 /// # Errors
 /// Why the program did not start.
-pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error> {
-    let mut host = Host::gather();
+pub fn enter(image: &Path, entry: Entry, options: Entering, mut host: Host) -> Result<(), Error> {
     let entry = match &options.app {
         Some(app) => of_app(app, entry, &mut host)?,
         None => entry,
@@ -47,7 +46,7 @@ pub fn enter(image: &Path, entry: Entry, options: Entering) -> Result<(), Error>
         return print_plan(&request, &host);
     }
     if let Some(path) = starter {
-        let verbosity = log::verbosity();
+        let verbosity = launcher::log::verbosity();
         return Err(launcher::starter::become_starter(
             &path, &request, &host, &limits, verbosity,
         ));
@@ -110,7 +109,11 @@ fn starter(way: Way, request: &Request, host: &Host) -> Result<Option<PathBuf>, 
     if way == Way::UserNamespace || host.is_root() {
         return Ok(None);
     }
-    let path = libexec()?.join(launcher::starter::NAME);
+    let directory = match &request.mpi.libexec {
+        Some(directory) => directory,
+        None => &libexec()?,
+    };
+    let path = directory.join(launcher::starter::NAME);
     let reason = if !request.site.allow_setuid {
         Error::new("--setuid", "this site does not allow the set-id starter")
             .hint(format!("'allow setuid' in {} is the reason", site::PATH))

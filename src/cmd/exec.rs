@@ -1,7 +1,7 @@
 //! `singularity exec`
 
 use launcher::request::Entry;
-use launcher::Error;
+use launcher::{Error, Host};
 
 use crate::cli::Exec;
 use crate::cmd::enter;
@@ -10,10 +10,10 @@ use crate::cmd::enter;
 ///
 /// # Errors
 /// Why it did not start.
-pub fn exec(options: Exec) -> Result<(), Error> {
+pub fn exec(options: Exec, host: Host) -> Result<(), Error> {
     let (image, mut command) = enter::split(options.words);
     if command.len() > 1 && command[0] == "--" {
         command.remove(0);
     }
-    enter::enter(&image, Entry::Exec(command), options.entering)
+    enter::enter(&image, Entry::Exec(command), options.entering, host)
 }

@@ -27,9 +27,9 @@ use self::launchers::Found;
 const DO_NOT_MEET: u8 = 1;
 
 /// Carries the verb out, and returns the exit status.
-pub fn mpi(options: Options) -> u8 {
+pub fn mpi(options: Options, host: Host) -> u8 {
     let MpiVerb::Check(options) = options.verb;
-    match check(options) {
+    match check(options, &host) {
         Ok(true) => 0,
         Ok(false) => DO_NOT_MEET,
         Err(error) => {
@@ -52,8 +52,7 @@ struct Row {
     meeting: Option<Meeting>,
 }
 
-fn check(options: MpiCheck) -> Result<bool, Error> {
-    let host = Host::gather();
+fn check(options: MpiCheck, host: &Host) -> Result<bool, Error> {
     let environment = pmi_shim::Environment::of(&host.environment);
     let launcher = pmi_shim::detect(&environment, launcher::is_socket);
     let helper = libexec()?.join("pmi-bridge");
@@ -62,7 +61,7 @@ fn check(options: MpiCheck) -> Result<bool, Error> {
     let image = words.next().map(PathBuf::from);
     let program: Vec<OsString> = words.collect();
     let inside = match &image {
-        Some(path) => Some(look(path, &program, &host)?),
+        Some(path) => Some(look(path, &program, host)?),
         None => None,
     };
     let meet = |launcher: &Launcher| {

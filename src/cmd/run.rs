@@ -1,7 +1,7 @@
 //! `singularity run`
 
 use launcher::request::Entry;
-use launcher::Error;
+use launcher::{Error, Host};
 
 use crate::cli::Run;
 use crate::cmd::enter;
@@ -10,7 +10,7 @@ use crate::cmd::enter;
 ///
 /// # Errors
 /// Why it did not start.
-pub fn run(options: Run) -> Result<(), Error> {
+pub fn run(options: Run, host: Host) -> Result<(), Error> {
     let (image, arguments) = enter::split(options.words);
-    enter::enter(&image, Entry::Run(arguments), options.entering)
+    enter::enter(&image, Entry::Run(arguments), options.entering, host)
 }

@@ -1,7 +1,7 @@
 //! `singularity shell`
 
 use launcher::request::Entry;
-use launcher::Error;
+use launcher::{Error, Host};
 
 use crate::cli::Shell;
 use crate::cmd::enter;
@@ -10,11 +10,11 @@ use crate::cmd::enter;
 ///
 /// # Errors
 /// Why it did not start.
-pub fn shell(options: Shell) -> Result<(), Error> {
+pub fn shell(options: Shell, host: Host) -> Result<(), Error> {
     let (image, arguments) = enter::split(options.words);
     let entry = Entry::Shell {
         program: options.shell,
         arguments,
     };
-    enter::enter(&image, entry, options.entering)
+    enter::enter(&image, entry, options.entering, host)
 }

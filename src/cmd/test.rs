@@ -1,7 +1,7 @@
 //! `singularity test`
 
 use launcher::request::Entry;
-use launcher::Error;
+use launcher::{Error, Host};
 
 use crate::cli::Test;
 use crate::cmd::enter;
@@ -10,7 +10,7 @@ use crate::cmd::enter;
 ///
 /// # Errors
 /// Why it did not start.
-pub fn test(options: Test) -> Result<(), Error> {
+pub fn test(options: Test, host: Host) -> Result<(), Error> {
     let (image, arguments) = enter::split(options.words);
-    enter::enter(&image, Entry::Test(arguments), options.entering)
+    enter::enter(&image, Entry::Test(arguments), options.entering, host)
 }

@@ -1,9 +1,7 @@
 //! The set-id starter. What it does is [`launcher::starter`]'s; this is the entry
-//! point and the log.
+//! point.
 
 #![no_main]
-
-mod log;
 
 use std::os::raw::{c_char, c_int};
 
@@ -13,6 +11,6 @@ use std::os::raw::{c_char, c_int};
 pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
     // What a panic says is for developers; who may call this program is not one.
     std::panic::set_hook(Box::new(|_| {}));
-    let run = || launcher::starter::run(std::env::args_os().collect(), log::start);
+    let run = || launcher::starter::run(std::env::args_os().collect(), launcher::log::start);
     std::panic::catch_unwind(run).unwrap_or(255).into()
 }

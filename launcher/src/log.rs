@@ -1,12 +1,14 @@
-//! Messages of set-up on standard error, in the form of the command's.
+//! Messages of set-up on standard error, for the programs that want them there.
 //!
-//! Owns: a log of a few lines, instead of a crate that the starter would have to
-//! trust. Never: files, colours, time, or settings from the environment.
+//! Owns: a log of a few lines, which is set up in no time and which the starter can
+//! trust. Never: starts by itself; files, colours, time, or settings from the
+//! environment.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
@@ -24,12 +26,28 @@ pub fn start(verbosity: u8) {
     let _ = tracing::subscriber::set_global_default(Lines(level));
 }
 
+/// How much is said, as [`start`] counts it.
+pub fn verbosity() -> u8 {
+    match LevelFilter::current().into_level() {
+        None | Some(Level::ERROR) => 0,
+        Some(Level::WARN) => 1,
+        Some(Level::INFO) => 2,
+        Some(Level::DEBUG) => 3,
+        Some(Level::TRACE) => 4,
+    }
+}
+
 /// `singularity: level: message`
 struct Lines(Level);
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_event() && *metadata.level() <= self.0
+    }
+
+    // What is not said is not even put together.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.0.into())
     }
 
     fn event(&self, event: &Event<'_>) {

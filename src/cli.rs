@@ -292,7 +292,7 @@ pub struct Exec {
     #[command(flatten)]
     pub entering: Entering,
     /// The image, and the command to run in it with its arguments
-    #[arg(required = true, num_args = 2.., trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"], value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = None, required = true, num_args = 2.., trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"], value_hint = ValueHint::FilePath)]
     pub words: Vec<OsString>,
 }
 
@@ -303,7 +303,7 @@ pub struct Run {
     #[command(flatten)]
     pub entering: Entering,
     /// The image, and arguments for its runscript
-    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = None, required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
     pub words: Vec<OsString>,
 }
 
@@ -323,7 +323,7 @@ pub struct Shell {
     )]
     pub shell: Option<OsString>,
     /// The image, and arguments for the shell
-    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = None, required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
     pub words: Vec<OsString>,
 }
 
@@ -334,7 +334,7 @@ pub struct Test {
     #[command(flatten)]
     pub entering: Entering,
     /// The image, and arguments for its test
-    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = None, required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE"], value_hint = ValueHint::FilePath)]
     pub words: Vec<OsString>,
 }
 

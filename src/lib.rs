@@ -81,14 +81,34 @@ pub fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
     parsed
 }
 
+/// What to say of an `exec` that names an image and no command.
+fn without_command(error: &clap::Error) -> Option<&'static str> {
+    let argument = error.get(clap::error::ContextKind::InvalidArg)?.to_string();
+    argument.starts_with("<IMAGE> <COMMAND>").then_some(
+        "singularity exec IMAGE COMMAND [ARGUMENT…]; or singularity run IMAGE for what the \
+         image was made for, singularity shell IMAGE for a shell",
+    )
+}
+
 /// Help and version go to standard output; a mistake gets one line and a hint.
 pub fn usage(error: &clap::Error) -> u8 {
     if !error.use_stderr() {
-        return u8::from(error.print().is_err());
+        return match error.print() {
+            Ok(()) => 0,
+            // A reader that has seen enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+            Err(error) => finish(Err(launcher::Error::io("write to standard output", &error))),
+        };
     }
     if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
         return 2;
+    }
+    if error.kind() == clap::error::ErrorKind::TooFewValues {
+        if let Some(hint) = without_command(error) {
+            eprintln!("singularity: exec: the command to run is missing\nhint: {hint}");
+            return 2;
+        }
     }
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -110,6 +130,14 @@ pub fn usage(error: &clap::Error) -> u8 {
         "singularity: {}",
         format!("{first}{separator}{}", more.join("; ")).trim_end()
     );
-    eprintln!("hint: singularity help, or singularity help VERB, lists the options");
+    let verb = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Usage: singularity "))
+        .find_map(|usage| usage.split(' ').next())
+        .filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+    match verb {
+        Some(verb) => eprintln!("hint: singularity help {verb} lists the options"),
+        None => eprintln!("hint: singularity help lists the verbs and options"),
+    }
     2
 }

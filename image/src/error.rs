@@ -204,7 +204,47 @@ fn from_the_top(path: &Path) -> Vec<&Path> {
     all
 }
 
+/// Names of places that images come from, and no files.
+fn address(path: &Path) -> Option<Fault> {
+    let text = path.to_str()?;
+    // Also behind the directory that it was taken to start in.
+    let begins = text
+        .find("://")
+        .map_or(0, |at| text[..at].rfind('/').map_or(0, |slash| slash + 1));
+    let text = &text[begins..];
+    let (scheme, rest) = text.split_once(':')?;
+    let fault = |what: &str, hint: String| {
+        Some(Fault::new(Kind::NotFound, what.to_owned()).with_hint(hint))
+    };
+    let fetch = |verb: &str| {
+        format!(
+            "make an image of it first: singularity {verb} IMAGE.sqfs {}",
+            display_path(Path::new(text))
+        )
+    };
+    match scheme {
+        "docker" if rest.starts_with("//") => {
+            fault("is an image in a registry, not a file", fetch("pull"))
+        }
+        "oci" | "oci-archive" | "docker-archive" => {
+            fault("is a container image, not a file", fetch("build"))
+        }
+        "http" | "https" if rest.starts_with("//") => fault(
+            "is an address, not a file",
+            "fetch it first, with curl -LO or the like, and name the file".to_owned(),
+        ),
+        "library" | "shub" | "oras" if rest.starts_with("//") => fault(
+            "is an address of a kind that is not known here",
+            "registries are known: singularity pull IMAGE.sqfs docker://HOST/NAME:TAG".to_owned(),
+        ),
+        _ => None,
+    }
+}
+
 fn missing(path: &Path) -> Fault {
+    if let Some(fault) = address(path) {
+        return fault;
+    }
     let mut cause = "does not exist".to_owned();
     // The first name that does not resolve is the reason: absent, or a link to what is.
     if let Some(first) = from_the_top(path)

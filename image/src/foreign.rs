@@ -22,8 +22,8 @@ enum Help {
     None,
 }
 
-const UNPACK: &str = "unpack its root file system into a directory and use that, or pack it: \
-                      mksquashfs DIRECTORY IMAGE";
+const UNPACK: &str = "if it holds a root file system, make an image of it first: \
+                      singularity build IMAGE.sqfs ARCHIVE";
 
 impl Help {
     fn put(self, fault: Fault) -> Fault {
@@ -31,7 +31,7 @@ impl Help {
             Self::Unpack => fault.with_hint(UNPACK),
             Self::Decompress => fault.with_hint(
                 "if it is a compressed image, decompress it first; if it is an archive of a root \
-                 file system, unpack it into a directory and use that",
+                 file system, make an image of it first: singularity build IMAGE.sqfs ARCHIVE",
             ),
             Self::Copy => fault
                 .with_hint("copy the files of its root file system into a directory and use that"),

@@ -199,10 +199,17 @@ pub(crate) fn not_found(program: &OsStr, path: &OsStr) -> Error {
         "not found in the image",
     )
     .kind(Kind::CommandNotFound)
-    .hint(format!(
-        "PATH inside is {}; name a command of the image, or give its path",
-        shown(Path::new(path))
-    ))
+    .hint(match program.as_bytes() {
+        // What follows the image is the command's; many expect to give options there.
+        [b'-', ..] => {
+            "options stand before the image: singularity exec OPTION… IMAGE COMMAND".into()
+        }
+        [] => "the command is an empty string: name one of the image".into(),
+        _ => format!(
+            "PATH inside is {}; name a command of the image, or give its path",
+            shown(Path::new(path))
+        ),
+    })
 }
 
 /// What execve(2) would refuse about the program at `path`, as far as it can be
@@ -307,9 +314,15 @@ fn cannot_execute(path: &Path, errno: Errno) -> Error {
                     ),
                     Err(_) => "not found in the image".into(),
                 };
-                Error::new(&*step, cause).kind(Kind::CommandNotFound).hint(
-                    "the path is one of the image's; bind the directory if it is the host's (-B)",
-                )
+                let hint = if path.starts_with("/scif/apps") {
+                    "the image has no such app, or the app no such script: \
+                     singularity inspect --list-apps IMAGE"
+                } else {
+                    "the path is one of the image's; bind the directory if it is the host's (-B)"
+                };
+                Error::new(&*step, cause)
+                    .kind(Kind::CommandNotFound)
+                    .hint(hint)
             }
         },
         Errno::EACCES => not_permitted(path, refused),

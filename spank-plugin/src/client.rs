@@ -32,6 +32,7 @@ const BINDS: [&str; 2] = ["SINGULARITY_BINDPATH", "SINGULARITY_BIND"];
 /// What cannot work, as far as it can be known here.
 pub fn check(plugin: &mut Plugin) -> Result<(), Error> {
     refuse_contradictions(&plugin.typed)?;
+    refuse_nothing(&plugin.typed)?;
     let environment: Vec<_> = std::env::vars_os().collect();
     let variable = |name: &str| {
         environment
@@ -87,6 +88,19 @@ pub fn check(plugin: &mut Plugin) -> Result<(), Error> {
     hand_on(&all);
     hand_on_what_spank_does_not_tell(variable(TASK_PROLOG_OF_SLURM).is_some());
     Ok(())
+}
+
+/// An empty path is that of the current directory to the system, and mostly a shell
+/// variable that was not set.
+fn refuse_nothing(typed: &Typed) -> Result<(), Error> {
+    let empty = [Id::Image, Id::Home, Id::Overlay, Id::Pwd, Id::Stage]
+        .into_iter()
+        .find(|id| typed.last(*id).is_some_and(OsStr::is_empty));
+    match empty {
+        Some(id) => Err(Error::new(dashed(id), "its value is empty")
+            .hint("is a variable of the shell not set? To go without, leave the option out")),
+        None => Ok(()),
+    }
 }
 
 /// Slurm itself hands the options of sbatch and salloc on to srun, which then cannot

@@ -30,7 +30,20 @@ use launcher::Error;
 /// A failure as one line.
 pub fn line(error: &Error) -> String {
     match error.remedy() {
-        Some(hint) => format!("singularity: {error} (hint: {hint})"),
+        Some(hint) => format!("singularity: {error} (hint: {})", in_our_words(hint)),
         None => format!("singularity: {error}"),
     }
+}
+
+/// A hint of the launcher's with the options as srun has them: `--pwd` is
+/// `--singularity-pwd`.
+fn in_our_words(hint: &str) -> String {
+    let mut hint = hint.to_owned();
+    for known in &options::TABLE {
+        let name = known.name.to_string_lossy();
+        if let Some(short) = name.strip_prefix("singularity-") {
+            hint = hint.replace(&format!("--{short}"), &format!("--{name}"));
+        }
+    }
+    hint
 }

@@ -48,10 +48,10 @@ pub struct Build {
     #[command(flatten)]
     pub registry: Registry,
     /// The image to make
-    #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    #[arg(help_heading = None, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
     pub image: PathBuf,
     /// What to make it from: a definition file, a directory, an image, a tar archive (- for standard input), oci:DIR, oci-archive:FILE, docker-archive:FILE, docker://HOST/NAME:TAG
-    #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
+    #[arg(help_heading = None, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub source: OsString,
 }
 
@@ -68,7 +68,7 @@ pub struct Writing {
     /// The compressor, with its level: zstd, zstd:19, lz4, gzip, xz, none [default: zstd]
     #[arg(long, value_name = "NAME[:LEVEL]")]
     pub compression: Option<String>,
-    /// Work in DIR, which should be on a local disk [default: TMPDIR, else /tmp, of which SINGULARITY_TMPDIR is stronger]
+    /// Work in DIR, which should be on a local disk [default: TMPDIR, else /tmp]
     #[arg(long, value_name = "DIR", env = "SINGULARITY_TMPDIR", hide_env_values = true, value_hint = ValueHint::DirPath)]
     pub tmpdir: Option<PathBuf>,
 }
@@ -109,7 +109,7 @@ pub struct Create {
     #[arg(short = 'F', long)]
     pub force: bool,
     /// The image to make
-    #[arg(value_name = "IMAGE", value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = None, value_name = "IMAGE", value_hint = ValueHint::FilePath)]
     pub image: PathBuf,
 }
 
@@ -126,10 +126,10 @@ pub struct Bootstrap {
     #[command(flatten)]
     pub registry: Registry,
     /// The image, as `create` made it, or a directory
-    #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    #[arg(help_heading = None, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
     pub image: PathBuf,
     /// The definition file
-    #[arg(value_name = "DEFINITION", value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = None, value_name = "DEFINITION", value_hint = ValueHint::FilePath)]
     pub definition: PathBuf,
 }
 
@@ -143,7 +143,7 @@ pub struct Pull {
     #[command(flatten)]
     pub registry: Registry,
     /// The image to make, where it is not to be NAME_TAG with the ending of its format, and where it comes from, as in docker://HOST/NAME:TAG
-    #[arg(required = true, num_args = 1..=2, value_names = ["IMAGE", "URI"])]
+    #[arg(help_heading = None, required = true, num_args = 1..=2, value_names = ["IMAGE", "URI"])]
     pub words: Vec<OsString>,
 }
 
@@ -154,10 +154,10 @@ pub struct Import {
     #[command(flatten)]
     pub registry: Registry,
     /// The image
-    #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    #[arg(help_heading = None, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
     pub image: PathBuf,
     /// A tar archive (- for standard input, the default), or another source as in `build`
-    #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath, default_value = "-")]
+    #[arg(help_heading = None, value_name = "SOURCE", value_hint = ValueHint::AnyPath, default_value = "-")]
     pub source: OsString,
 }
 
@@ -168,7 +168,7 @@ pub struct Export {
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
     /// The image
-    #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    #[arg(help_heading = None, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
     pub image: PathBuf,
 }
 
@@ -179,7 +179,7 @@ pub struct Expand {
     #[arg(short, long, value_name = "MiB", default_value_t = 768)]
     pub size: u64,
     /// The image
-    #[arg(value_name = "IMAGE", value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = None, value_name = "IMAGE", value_hint = ValueHint::FilePath)]
     pub image: PathBuf,
 }
 
@@ -187,7 +187,7 @@ pub struct Expand {
 #[derive(Debug, Args)]
 pub struct Copy {
     /// The image, the files, and the place in the image
-    #[arg(required = true, num_args = 3.., value_names = ["IMAGE", "FILE", "DEST"], value_hint = ValueHint::AnyPath)]
+    #[arg(help_heading = None, required = true, num_args = 3.., value_names = ["IMAGE", "FILE", "DEST"], value_hint = ValueHint::AnyPath)]
     pub words: Vec<OsString>,
 }
 
@@ -198,10 +198,10 @@ pub struct Convert {
     #[command(flatten)]
     pub writing: Writing,
     /// The image that is there
-    #[arg(value_name = "FROM", value_hint = ValueHint::AnyPath)]
+    #[arg(help_heading = None, value_name = "FROM", value_hint = ValueHint::AnyPath)]
     pub from: PathBuf,
     /// The image to make
-    #[arg(value_name = "TO", value_hint = ValueHint::AnyPath)]
+    #[arg(help_heading = None, value_name = "TO", value_hint = ValueHint::AnyPath)]
     pub to: PathBuf,
 }
 
@@ -237,7 +237,7 @@ pub struct Inspect {
     #[arg(long)]
     pub mpi: bool,
     /// The image
-    #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    #[arg(help_heading = None, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
     pub image: PathBuf,
 }
 

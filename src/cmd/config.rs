@@ -15,7 +15,14 @@ use crate::output;
 /// A file that is missing though named, not trusted, or wrong.
 pub fn config(options: Config) -> Result<(), Error> {
     match options.verb {
-        ConfigVerb::Check { file } => read(file.as_deref()).map(drop),
+        ConfigVerb::Check { file } => {
+            read(file.as_deref())?;
+            // A file at another place would be thought obeyed.
+            if file.is_none() && !Path::new(site::PATH).exists() {
+                tracing::warn!("there is no {}: the defaults hold", site::PATH);
+            }
+            Ok(())
+        }
         ConfigVerb::Show { file } => output::print(&table::shown(&read(file.as_deref())?)),
     }
 }

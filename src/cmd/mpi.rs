@@ -8,6 +8,7 @@ mod host;
 mod launchers;
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use image::mpi::{survey, Depth, LibraryKind, Question, Root};
@@ -145,11 +146,34 @@ fn look(path: &Path, program: &[OsString], host: &Host) -> Result<Inside, Error>
     let limits = fds::Limits::make_room();
     let told = launcher::look::inside(&request, host, || told_inside(&words))?;
     limits.restore();
-    Ok(read_told(&told))
+    match program.first() {
+        Some(name) if told == NOT_THERE => Err(Error::new(
+            format!("execute {}", Shown::new(name)),
+            "not found in the image",
+        )
+        .hint("name a program as singularity exec would find it in the image")),
+        _ => Ok(read_told(&told)),
+    }
+}
+
+/// What is told where the program is not in the image.
+const NOT_THERE: &[u8] = b"not there\n";
+
+/// Whether a command is in the image, whose root is this process's.
+fn is_there(name: &OsStr) -> bool {
+    let is_file = |path: PathBuf| path.metadata().is_ok_and(|found| !found.is_dir());
+    match name.as_bytes().contains(&b'/') {
+        true => is_file(name.into()),
+        false => std::env::split_paths(launcher::env::PATH)
+            .any(|directory| is_file(directory.join(name))),
+    }
 }
 
 /// Runs in the image.
 fn told_inside(words: &[OsString]) -> Vec<u8> {
+    if words.first().is_some_and(|name| !is_there(name)) {
+        return NOT_THERE.to_vec();
+    }
     let Ok(root) = Root::open(Path::new("/")) else {
         return Vec::new();
     };

@@ -31,6 +31,6 @@ fn a_missing_word_is_named() {
         &["build", "image.sqfs"],
         2,
         "singularity: the following required arguments were not provided: <SOURCE>\n\
-         hint: singularity help, or singularity help VERB, lists the options\n",
+         hint: singularity help build lists the options\n",
     );
 }

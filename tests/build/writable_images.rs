@@ -14,6 +14,41 @@ fn check(image: &Path) {
 }
 
 #[test]
+fn an_ext_image_can_be_filled_to_its_last_megabyte() {
+    let ground = Ground::new();
+    let busybox = Image::Busybox.directory();
+    ground
+        .run(&["create", "-s", "32", "made.ext3"])
+        .succeeded()
+        .quietly();
+    capture(&mut ground.user().shell(&format!(
+        "tar -C {} -cf - . | {} import made.ext3",
+        text_of(&busybox),
+        test_support::command().display()
+    )))
+    .succeeded()
+    .quietly();
+    ground
+        .run(&["convert", text_of(&busybox), "packed.ext4"])
+        .succeeded()
+        .quietly();
+    for name in ["made.ext3", "packed.ext4"] {
+        let fill = "dd if=/dev/zero of=/big bs=64k 2>/dev/null; sync; df -Pm / | tail -n 1";
+        let output = ground.run(&["exec", "-w", name, "sh", "-c", fill]);
+        output.succeeded().quietly();
+        let text = output.stdout();
+        let field = |number| -> u64 {
+            let word: Option<&str> = text.split_whitespace().nth(number);
+            word.and_then(|word| word.parse().ok()).expect(&text)
+        };
+        let (size, used) = (field(1), field(2));
+        assert!(size > 20 && size - used <= 1, "{name}: {text}");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        check(&ground.user().work().join(name));
+    }
+}
+
+#[test]
 fn an_image_is_made_filled_changed_and_enlarged_by_an_ordinary_user() {
     let ground = Ground::new();
     let work = ground.user().work();

@@ -49,6 +49,34 @@ fn a_directory_is_changed_in_place_with_writable() {
 }
 
 #[test]
+fn what_the_readme_says_of_changes_works_for_an_ordinary_user() {
+    let ground = Ground::new();
+    let readme = fs::read_to_string(test_support::top().join("README.md")).unwrap();
+    let part = readme.split("**Change it.**").nth(1).unwrap();
+    let part = part.split("**See what would be done**").next().unwrap();
+    let commands: Vec<_> = part.lines().filter_map(|l| l.strip_prefix("    ")).collect();
+    assert!(commands.len() > 4, "{part}");
+    let image = Image::Busybox.directory_for(ground.user());
+    fs::create_dir(image.join("opt")).unwrap();
+    nix::unistd::chown(
+        &image.join("opt"),
+        Some(ground.user().uid().into()),
+        Some(ground.user().gid().into()),
+    )
+    .unwrap();
+    let script = format!(
+        "set -e; PATH={}:$PATH; ln -s {} tools\n{}\n\
+         cat tools/opt/note; singularity exec --overlay changes tools cat /opt/note\n\
+         singularity exec tools.ext4 cat /opt/note\n",
+        text_of(test_support::command().parent().unwrap()),
+        text_of(&image),
+        commands.join("\n"),
+    );
+    let output = capture(&mut ground.user().shell(&script));
+    output.succeeded().wrote("hello\nkept\nhello\n");
+}
+
+#[test]
 fn ext_images_are_changed_in_place_with_writable() {
     let ground = Ground::new();
     for form in [Form::Ext3, Form::Ext4] {

@@ -44,6 +44,44 @@ fn a_missing_image_is_told_with_what_is_missing() {
 }
 
 #[test]
+fn an_address_is_told_how_it_becomes_an_image() {
+    let ground = Ground::new();
+    for (address, complaint) in [
+        (
+            "docker://host/name:1",
+            "is an image in a registry, not a file\n\
+             hint: make an image of it first: singularity pull IMAGE.sqfs docker://host/name:1\n",
+        ),
+        (
+            "oci-archive:none.tar",
+            "is a container image, not a file\n\
+             hint: make an image of it first: singularity build IMAGE.sqfs oci-archive:none.tar\n",
+        ),
+        (
+            "https://host/image.sqfs",
+            "is an address, not a file\n\
+             hint: fetch it first, with curl -LO or the like, and name the file\n",
+        ),
+        (
+            "library://some/where",
+            "is an address of a kind that is not known here\n\
+             hint: registries are known: singularity pull IMAGE.sqfs docker://HOST/NAME:TAG\n",
+        ),
+    ] {
+        ground.fails(
+            &["exec", address, "true"],
+            255,
+            &format!("singularity: {address}: {complaint}"),
+        );
+    }
+    // A file of such a name is a file.
+    ground.user().file("oci:file", "text");
+    let output = ground.run(&["exec", "oci:file", "true"]);
+    let told = String::from_utf8_lossy(&output.exited_with(255).stderr).into_owned();
+    assert!(told.contains("is a text file"), "{told}");
+}
+
+#[test]
 fn what_is_no_image_is_told_with_what_it_is() {
     let ground = Ground::new();
     ground.user().file("empty", "");
@@ -116,6 +154,9 @@ fn a_missing_command_is_127() {
         let image = text_of(image);
         for (command, hint) in [
             ("nosuch", "PATH inside is /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; name a command of the image, or give its path"),
+            ("--bind", "options stand before the image: singularity exec OPTION… IMAGE COMMAND"),
+            ("", "the command is an empty string: name one of the image"),
+            ("/scif/apps/none/scif/runscript", "the image has no such app, or the app no such script: singularity inspect --list-apps IMAGE"),
             ("/bin/nosuch", "the path is one of the image's; bind the directory if it is the host's (-B)"),
             ("./nosuch", "the path is one of the image's; bind the directory if it is the host's (-B)"),
             ("/bin/sh/x", "the path is one of the image's; bind the directory if it is the host's (-B)"),
@@ -127,8 +168,6 @@ fn a_missing_command_is_127() {
             );
         }
     }
-    let output = ground.run(&["exec", text_of(busybox()), ""]);
-    output.exited_with(127);
 }
 
 #[test]

@@ -58,6 +58,22 @@ fn manual_pages_have_every_option_and_the_exit_statuses() {
 }
 
 #[test]
+fn every_variable_for_an_option_is_in_the_users_document() {
+    let ground = Ground::new();
+    let document = read(&test_support::top().join("docs/USER.md"));
+    for verb in ["exec", "shell"] {
+        let text = ground.run(&[verb, "--help"]).stdout();
+        let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+        for name in words.filter(|word| word.starts_with("SINGULARITY_")) {
+            assert!(
+                document.contains(&format!("| `{name}`")),
+                "{name} is not in docs/USER.md"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_verb_on_images_has_a_page_of_its_own() {
     let ground = Ground::new();
     let directory = generate(&ground, "man");

@@ -18,6 +18,7 @@ mod ground;
 mod home;
 mod inside;
 mod kills;
+mod installed;
 mod limits;
 mod messages;
 mod namespaces;

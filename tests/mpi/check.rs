@@ -32,6 +32,25 @@ fn outside_of_a_job_every_launcher_of_the_host_is_checked() {
 }
 
 #[test]
+fn a_program_that_is_not_in_the_image_is_told() {
+    let user = User::ordinary();
+    for name in ["nosuch", "./nosuch", "/usr/bin"] {
+        let mut check = user.command(test_support::command());
+        check
+            .args(["mpi", "check"])
+            .arg(Image::OpenMpiBookworm.directory())
+            .arg(name);
+        run(&mut check)
+            .exited_with(255)
+            .wrote("")
+            .complained(&format!(
+                "singularity: execute {name}: not found in the image\n\
+                 hint: name a program as singularity exec would find it in the image\n"
+            ));
+    }
+}
+
+#[test]
 fn in_a_job_the_launcher_of_that_job_is_checked() {
     let user = User::ordinary();
     for (mpi, image, parts) in [

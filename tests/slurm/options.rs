@@ -186,6 +186,8 @@ fn mistakes_fail_at_submission_in_one_line(ground: &Ground) {
     let cases: &[(&[&str], &str)] = &[
         (&["--singularity-image=/none"], "/none: does not exist"),
         (&[&text], "is a text file, not an image"),
+        (&["--singularity-image="], "--singularity-image: its value is empty (hint: is a variable of the shell not set?"),
+        (&[&image, "--singularity-overlay="], "--singularity-overlay: its value is empty"),
         (&["--singularity-contain"], "--singularity-contain: there is no image (hint: add --singularity-image)"),
         (&[&image, "--no-singularity"], "--no-singularity with --singularity-image: they contradict each other (hint: give one of the two)"),
         (&[&image, "--singularity-home=/a", "--singularity-no-home"], "they contradict each other"),

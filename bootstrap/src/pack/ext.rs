@@ -40,6 +40,16 @@ fn size_for(survey: &Survey, inodes: u64) -> u64 {
     (contents + tables + journal + bitmaps).next_multiple_of(MIB)
 }
 
+/// What `mke2fs -m` has to be told so that of so many bytes one block is reserved, or
+/// of a small file system's smaller blocks a few. Not none: fuse2fs(1) takes that for
+/// "not said" and refuses to use the last tenth of the file system
+/// (`fs_can_allocate` in e2fsprogs' misc/fuse2fs.c).
+fn reserve(size: u64) -> String {
+    // Half a block more, as mke2fs cuts the fraction off.
+    let blocks = (size / BLOCK).max(1);
+    format!("{:.12}", 150.0 / blocks as f64)
+}
+
 /// Writes an empty file system of so many bytes. Its top directory is root's, as in
 /// every other image: in each build space the builder is root, and with `exec -w`
 /// whoever may write to the file is.
@@ -53,12 +63,20 @@ pub(crate) fn empty(format: Format, size: u64, output: &Output) -> Result<(), Er
         .set_len(size)
         .map_err(|error| Error::io(step(), &error))?;
     let mut tool = Tool::new("mke2fs", "e2fsprogs");
-    tool.args(["-q", "-F", "-m", "0", "-E", "root_owner=0:0", "-t"])
-        .arg(if format == Format::Ext3 {
-            "ext3"
-        } else {
-            "ext4"
-        });
+    tool.args([
+        "-q",
+        "-F",
+        "-m",
+        &reserve(size),
+        "-E",
+        "root_owner=0:0",
+        "-t",
+    ])
+    .arg(if format == Format::Ext3 {
+        "ext3"
+    } else {
+        "ext4"
+    });
     if size >= 8 * MIB {
         tool.args(["-b", "4096"]);
     }
@@ -84,7 +102,8 @@ pub(super) fn write(tree: &Path, packing: &Packing, output: &Output) -> Result<(
             } else {
                 "ext4"
             })
-            .args(["-b", "4096", "-m", "0", "-N", &inodes.to_string()]);
+            .args(["-b", "4096", "-m", &reserve(size)])
+            .args(["-N", &inodes.to_string()]);
         let mut extended = vec!["lazy_itable_init=1".to_owned()];
         if let Some(epoch) = packing.epoch {
             tool.arg("-U").arg(hyphenated(survey.uuid(3)));

@@ -55,7 +55,9 @@ fn found(file: &OsStr) -> Result<File, Error> {
     let step = || format!("copy {}", Shown::new(file));
     let failed = |error: std::io::Error| Error::io(step(), &error);
     let path = Path::new(file);
-    path.symlink_metadata().map_err(failed)?;
+    path.symlink_metadata().map_err(|error| {
+        failed(error).hint("the files are the host's; the last word is the place in the image")
+    })?;
     // `.` and `..` have no names of their own.
     let (path, name) = match path.file_name() {
         Some(name) => (std::path::absolute(path).map_err(failed)?, name.to_owned()),

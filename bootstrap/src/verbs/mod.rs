@@ -43,7 +43,14 @@ pub(crate) fn is_ext(image: &Image) -> bool {
 /// # Errors
 /// It cannot be written, or is of a format that cannot be changed, or in use.
 pub(crate) fn open_to_write(path: &Path) -> Result<Image, Error> {
-    let image = Image::open_writable(path)?;
+    let image = Image::open_writable(path).map_err(|error| match error.kind() {
+        image::Kind::Permission => Error::from(error)
+            .hint("you need permission to write to it; singularity convert makes a copy of yours"),
+        image::Kind::NotFound => {
+            Error::from(error).hint("check the path; singularity create makes an empty image")
+        }
+        _ => error.into(),
+    })?;
     if image.is_directory() {
         return Ok(image);
     }

@@ -7,7 +7,7 @@ use image::{recognise, Image, Kind};
 
 use crate::make::{put, read, run, Workshop};
 
-const UNPACK: &str = "into a directory and use that";
+const UNPACK: &str = "make an image of it first: singularity build IMAGE.sqfs ARCHIVE";
 const DEFINITION: &str = "make an image of it first";
 
 #[test]

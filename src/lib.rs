@@ -130,11 +130,11 @@ pub fn usage(error: &clap::Error) -> u8 {
         "singularity: {}",
         format!("{first}{separator}{}", more.join("; ")).trim_end()
     );
-    let verb = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Usage: singularity "))
-        .find_map(|usage| usage.split(' ').next())
-        .filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+    let verb = std::env::args_os()
+        .skip(1)
+        .filter_map(|word| word.into_string().ok())
+        .find(|word| !word.starts_with('-'))
+        .filter(|word| <Verb as clap::Subcommand>::has_subcommand(word));
     match verb {
         Some(verb) => eprintln!("hint: singularity help {verb} lists the options"),
         None => eprintln!("hint: singularity help lists the verbs and options"),

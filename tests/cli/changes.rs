@@ -54,7 +54,10 @@ fn what_the_readme_says_of_changes_works_for_an_ordinary_user() {
     let readme = fs::read_to_string(test_support::top().join("README.md")).unwrap();
     let part = readme.split("**Change it.**").nth(1).unwrap();
     let part = part.split("**See what would be done**").next().unwrap();
-    let commands: Vec<_> = part.lines().filter_map(|l| l.strip_prefix("    ")).collect();
+    let commands: Vec<_> = part
+        .lines()
+        .filter_map(|l| l.strip_prefix("    "))
+        .collect();
     assert!(commands.len() > 4, "{part}");
     let image = Image::Busybox.directory_for(ground.user());
     fs::create_dir(image.join("opt")).unwrap();

@@ -32,6 +32,11 @@ fn essence(output: &Output) -> (Option<i32>, Option<i32>, String, String) {
             })
             // c1 or c2, whichever was free, and "STEP 12.0 ON c1 CANCELLED AT …".
             .map(|line| line.replace("c2", "c1"))
+            // srun says so unless the tasks' end is known by then.
+            .map(|line| match line.find(": Waiting up to ") {
+                Some(end) => line[..end].to_owned(),
+                None => line,
+            })
             .map(|line| match (line.find("STEP "), line.find("CANCELLED")) {
                 (Some(from), Some(to)) => format!("{}{}", &line[..from], &line[to..to + 9]),
                 _ => match line.find("StepId=") {

@@ -32,6 +32,8 @@ pub struct Launcher {
     version: String,
     /// Ranks that it starts without being told that they may share processors.
     slots: u32,
+    /// Whether it has a word for steps that share processors (Slurm 20.11).
+    overlaps: bool,
 }
 
 impl Launcher {
@@ -95,6 +97,8 @@ impl Launcher {
             _ => physical_cores(),
         };
         Ok(Self {
+            overlaps: dialect == Dialect::Srun
+                && printed(&words[0], &["--help"]).contains("--overlap"),
             words,
             dialect,
             version: said,
@@ -121,10 +125,15 @@ impl Launcher {
         words
     }
 
-    /// Whether several jobs may be under way on the same processors. Steps of an
-    /// allocation wait for one another.
-    pub fn runs_side_by_side(&self) -> bool {
-        self.dialect != Dialect::Srun
+    /// The same for jobs that are under way on the same processors, if it can.
+    /// Steps of an allocation wait for one another unless srun is told otherwise.
+    pub fn side_by_side(&self) -> Option<Self> {
+        let mut launcher = self.clone();
+        if self.dialect == Dialect::Srun {
+            self.overlaps.then_some(())?;
+            launcher.words.push("--overlap".to_owned());
+        }
+        Some(launcher)
     }
 
     /// Whether srun knows our plugin's options.
@@ -223,6 +232,7 @@ mod tests {
             dialect,
             version: String::new(),
             slots: 2,
+            overlaps: false,
         }
     }
 
@@ -244,6 +254,22 @@ mod tests {
         assert_eq!(
             launcher(Dialect::Srun).words(2, true).join(" "),
             "start -n 2"
+        );
+    }
+
+    #[test]
+    fn steps_share_processors_where_srun_can_be_told_to() {
+        assert!(launcher(Dialect::Srun).side_by_side().is_none());
+        let mut srun = launcher(Dialect::Srun);
+        srun.overlaps = true;
+        let words = srun
+            .side_by_side()
+            .map(|both| both.words(2, false).join(" "));
+        assert_eq!(words.as_deref(), Some("start --overlap -n 2"));
+        let mpirun = launcher(Dialect::Orte).side_by_side();
+        assert_eq!(
+            mpirun.map(|both| both.words(2, false).join(" ")).as_deref(),
+            Some("start -n 2")
         );
     }
 

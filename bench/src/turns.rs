@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::data::Measure;
 use crate::jobs::{read_figures, Sample, Site};
+use crate::launcher::Launcher;
 use crate::round::{scratch, Contender};
 use crate::statistics::{summarise, Random};
 use crate::watch::Watched;
@@ -23,6 +24,14 @@ use crate::ways::Entry;
 /// How often each job measures everything; the median counts.
 const SWEEPS: usize = 5;
 const SWEEPS_QUICK: usize = 3;
+
+/// What the jobs do.
+struct Turns<'a> {
+    ranks: u32,
+    measures: &'a [Measure],
+    /// What starts them side by side; none where they have to wait for one another.
+    launcher: Option<Launcher>,
+}
 
 impl Site {
     /// The measures of so many ranks of each way, in the order of the ways.
@@ -33,12 +42,17 @@ impl Site {
         measures: &[Measure],
         random: &mut Random,
     ) -> Vec<Result<Vec<Sample>, String>> {
-        if self.launcher.runs_side_by_side() {
-            return self.side_by_side(entries, ranks, measures, random);
+        let job = Turns {
+            ranks,
+            measures,
+            launcher: self.launcher.side_by_side(),
+        };
+        if job.launcher.is_some() {
+            return self.side_by_side(entries, &job, random);
         }
         let mut all: Vec<_> = entries.iter().map(|_| Ok(Vec::new())).collect();
         for place in random.order(entries.len()) {
-            let mut one = self.side_by_side(&entries[place..=place], ranks, measures, random);
+            let mut one = self.side_by_side(&entries[place..=place], &job, random);
             all[place] = one.remove(0);
         }
         all
@@ -47,13 +61,15 @@ impl Site {
     fn side_by_side(
         &self,
         entries: &[&Entry],
-        ranks: u32,
-        measures: &[Measure],
+        job: &Turns,
         random: &mut Random,
     ) -> Vec<Result<Vec<Sample>, String>> {
+        let &Turns {
+            ranks, measures, ..
+        } = job;
         let mut players: Vec<Result<Player, String>> = entries
             .iter()
-            .map(|entry| self.player(entry, ranks))
+            .map(|entry| self.player(entry, job))
             .collect();
         let mut told: Vec<Vec<Sample>> = entries.iter().map(|_| Vec::new()).collect();
         let sweeps = if self.quick { SWEEPS_QUICK } else { SWEEPS };
@@ -89,7 +105,7 @@ impl Site {
             .collect()
     }
 
-    fn player(&self, entry: &Entry, ranks: u32) -> Result<Player, String> {
+    fn player(&self, entry: &Entry, job: &Turns) -> Result<Player, String> {
         let mut words = vec![
             entry.program("mpi-bench"),
             "--most".to_owned(),
@@ -99,8 +115,9 @@ impl Site {
             words.push("--quick".to_owned());
         }
         words.push("--turns".to_owned());
-        let contender = entry.contender(&self.launcher, ranks, &words);
-        Player::start(&contender, self.limit(ranks))
+        let launcher = job.launcher.as_ref().unwrap_or(&self.launcher);
+        let contender = entry.contender(launcher, job.ranks, &words);
+        Player::start(&contender, self.limit(job.ranks))
     }
 }
 

@@ -120,7 +120,9 @@ scale: build ## Count what starts cost a shared file system, and compute many no
 		--model --nodes 1,10,100,1000,2000,5000,10000 $(SCALE) \
 		"$$(tests/images/image dir openmpi-bookworm)" \
 		"$$(tests/images/image file openmpi-bookworm squashfs)"
-	@echo 'the counts as JSON: $(TARGET)/scale.json'
+	'$(BIN)' bench --measure files --ranks 1,4,16 --json '$(TARGET)/scale-staged.json' \
+		--options=--stage "$$(tests/images/image file openmpi-bookworm squashfs)"
+	@echo 'the counts as JSON: $(TARGET)/scale.json, with --stage $(TARGET)/scale-staged.json'
 
 cluster: build plugin ## Bring up a Slurm cluster of two nodes on this machine, until Ctrl-C
 	@packages/install run demo test slurm

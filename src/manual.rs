@@ -556,6 +556,13 @@ An image without a compiler needs
 .PP
 Each figure is a median over the rounds with the range that holds the true one in 95 of
 100 cases.
+Messages are measured by jobs of all ways that run side by side and sleep but for the
+one whose turn it is, so that what slows the machine for a second slows all alike.
+Ctrl\-C ends the run, and reports the rounds before it; a second one ends it at once.
+.B \-\-rounds
+beside
+.B \-\-minutes
+are the rounds that everything gets at least.
 A ratio to the host's is called better or worse only where its range excludes 1, also
 when all sizes are looked at together, and after six rounds at least.
 In the table

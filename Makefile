@@ -38,7 +38,7 @@ demo: build ## Run an MPI program inside a real image, beside the same on the ho
 	@SINGULARITY_BIN='$(BIN)' examples/demo
 
 test: ## Run every check of this project
-	@SINGULARITY_BIN='$(BIN)' tests/check
+	@SINGULARITY_BIN='$(BIN)' SINGULARITY_PLUGIN='$(PLUGIN)' tests/check
 
 # As root: it makes users, hosts and a Slurm cluster. MATRIX='two nodes' is half of it.
 test-matrix: build ## Run every launcher with every MPI, into the tables of docs/MPI.md

@@ -1,11 +1,13 @@
 //! `singularity bench` as people run it: a short run of real jobs, with a report.
 //! What they take is nobody's business here.
 
-use test_support::{capture, Image, Leftovers, Output, User};
+use test_support::{capture_within, Image, Leftovers, Output, User};
 
 fn bench(user: &User, words: &[&str]) -> Output {
     let mut command = user.command(test_support::command());
-    capture(command.arg("bench").args(words))
+    // It starts dozens of jobs, perhaps beside another suite.
+    let limit = std::time::Duration::from_secs(300);
+    capture_within(limit, command.arg("bench").args(words), b"")
 }
 
 #[test]

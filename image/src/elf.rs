@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use crate::architecture::Architecture;
 use crate::bytes::{be16, be32, be64, le16, le32, le64, until_nul};
-use crate::read::{read_up_to, FileAt, ReadAt};
+use crate::read::{read_up_to, FileAt, ReadAt, Windows};
 
 pub use symbols::{symbols, Symbols};
 
@@ -118,7 +118,7 @@ impl From<io::Error> for Error {
 
 /// Describes an open file, without moving its offset.
 pub fn describe_file(file: &File) -> Result<Elf, Error> {
-    describe(&FileAt::new(file)?)
+    describe(&Windows::new(&FileAt::new(file)?))
 }
 
 /// The first bytes of the file, and how numbers are written in it.

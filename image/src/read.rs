@@ -4,6 +4,7 @@
 //! usual image be recognised with a single `pread`. Never: moves a file offset
 //! that another process may share, and never reads past the size it was given.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -144,5 +145,103 @@ impl<R: ReadAt + ?Sized> ReadAt for Headed<'_, R> {
 
     fn size(&self) -> u64 {
         self.inner.size()
+    }
+}
+
+/// How much [`Windows`] reads at once.
+const WINDOW: usize = 1024;
+/// How many pieces it keeps.
+const KEPT: usize = 4;
+
+/// The input by a few pieces that stay in memory, the latest ones: for formats whose
+/// tables lie in several places, each of which is looked at in many small steps.
+pub(crate) struct Windows<'a, R: ?Sized> {
+    inner: &'a R,
+    kept: RefCell<[Window; KEPT]>,
+    next: std::cell::Cell<usize>,
+}
+
+#[derive(Clone, Copy)]
+struct Window {
+    start: u64,
+    length: usize,
+    bytes: [u8; WINDOW],
+}
+
+impl<'a, R: ReadAt + ?Sized> Windows<'a, R> {
+    pub(crate) fn new(inner: &'a R) -> Self {
+        let empty = Window {
+            start: 0,
+            length: 0,
+            bytes: [0; WINDOW],
+        };
+        Self {
+            inner,
+            kept: RefCell::new([empty; KEPT]),
+            next: std::cell::Cell::new(0),
+        }
+    }
+}
+
+impl Window {
+    /// What it has from `offset` on.
+    fn from(&self, offset: u64) -> Option<&[u8]> {
+        let skip = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        let rest = self.bytes.get(..self.length)?.get(skip..)?;
+        (!rest.is_empty()).then_some(rest)
+    }
+}
+
+impl<R: ReadAt + ?Sized> ReadAt for Windows<'_, R> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        if buf.len() > WINDOW {
+            return self.inner.read_at(buf, offset);
+        }
+        let mut kept = self.kept.borrow_mut();
+        if let Some(bytes) = kept.iter().find_map(|window| window.from(offset)) {
+            return bytes.read_at(buf, 0);
+        }
+        let next = self.next.replace((self.next.get() + 1) % KEPT);
+        let Some(window) = kept.get_mut(next) else {
+            return self.inner.read_at(buf, offset);
+        };
+        window.start = offset - offset % WINDOW as u64;
+        window.length = 0;
+        window.length = read_up_to(self.inner, &mut window.bytes, window.start)?;
+        window.from(offset).unwrap_or_default().read_at(buf, 0)
+    }
+
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_show_what_is_there() {
+        let bytes: Vec<u8> = (0..5000_u32).map(|at| (at % 251) as u8).collect();
+        let input = Windows::new(bytes.as_slice());
+        for (offset, length) in [
+            (0, 4),
+            (1020, 8),
+            (4999, 1),
+            (4990, 100),
+            (5000, 1),
+            (9000, 3),
+            (3000, 1024),
+            (0, 4096),
+            (2047, 2),
+            (1023, 1024),
+            (4, 0),
+            (u64::MAX, 4),
+        ] {
+            let (mut seen, mut right) = (vec![0; length], vec![0; length]);
+            let got = read_up_to(&input, &mut seen, offset).unwrap();
+            let expected = read_up_to(bytes.as_slice(), &mut right, offset).unwrap();
+            assert_eq!((got, seen), (expected, right), "{offset} {length}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
 use crate::elf;
-use crate::read::FileAt;
+use crate::read::{FileAt, Windows};
 
 use super::{Family, Version};
 
@@ -104,6 +104,7 @@ fn split(name: &OsStr) -> Option<(&str, &str)> {
 /// `thorough`: search it for a version that no symbol tells.
 pub(super) fn by_content(file: &File, thorough: bool) -> Option<(Family, Option<Version>)> {
     let input = FileAt::new(file).ok()?;
+    let input = Windows::new(&input);
     let described = elf::describe(&input).ok()?;
     let symbols = elf::symbols(&input).ok()?;
     let symbol = |name: &str| symbols.as_ref().and_then(|all| all.text(name));
@@ -151,6 +152,7 @@ fn major_of_layer(name: &OsStr) -> Option<Version> {
 /// (openpmix, `VERSION`: `libpmix_so_version` of each release.)
 pub(super) fn pmix_by_file(file: &File) -> Option<Version> {
     let input = FileAt::new(file).ok()?;
+    let input = Windows::new(&input);
     let symbols = elf::symbols(&input).ok()??;
     let told = symbols.text("pmix_version_string");
     if let Some(version) = told.as_deref().and_then(Version::parse) {

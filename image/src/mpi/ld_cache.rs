@@ -66,8 +66,16 @@ impl<'a> LdCache<'a> {
 
     /// The paths that a name has, the loader's first choice first.
     pub fn paths<'s>(&'s self, name: &'s OsStr) -> impl Iterator<Item = OsString> + 's {
-        self.iter()
-            .filter(move |(known, _)| *known == name)
-            .map(|(_, path)| path.to_owned())
+        let text = |entry: &[u8], at: usize| {
+            let start = usize::try_from(le32(entry, at)).ok()?;
+            self.table.get(start..)
+        };
+        // A cache has thousands of entries: of those with other names no more is read.
+        self.entries.chunks_exact(ENTRY).filter_map(move |entry| {
+            let end = text(entry, 4)?.strip_prefix(name.as_bytes())?;
+            let path = until_nul(text(entry, 8)?);
+            let is_it = !name.is_empty() && end.first() == Some(&0) && !path.is_empty();
+            is_it.then(|| OsStr::from_bytes(path).to_owned())
+        })
     }
 }

@@ -12,7 +12,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::elf::{self, Elf};
-use crate::read::FileAt;
 
 use super::known::base_name;
 use super::ld_cache::LdCache;
@@ -93,7 +92,7 @@ impl<'r> Loader<'r> {
 
     /// Takes an open program as what the search starts from.
     pub fn program(&self, path: &Path, file: File) -> Option<Object> {
-        let elf = elf::describe(&FileAt::new(&file).ok()?).ok()?;
+        let elf = elf::describe_file(&file).ok()?;
         let musl = elf
             .interpreter
             .as_deref()
@@ -175,7 +174,7 @@ impl<'r> Loader<'r> {
         }
         self.opened.set(self.opened.get() + 1);
         let file = self.root.file(path)?;
-        let elf = elf::describe(&FileAt::new(&file).ok()?).ok()?;
+        let elf = elf::describe_file(&file).ok()?;
         let wanted = &needed_by.elf;
         if (elf.class, elf.machine) != (wanted.class, wanted.machine) {
             return None;

@@ -5,7 +5,7 @@
 //! a FIFO, or opens a device.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
@@ -65,22 +65,26 @@ impl Root {
 
     /// Opens a regular file for reading; `None` for everything else.
     pub fn file(&self, path: &Path) -> Option<File> {
+        self.regular(path).map(|(file, _)| file)
+    }
+
+    fn regular(&self, path: &Path) -> Option<(File, Metadata)> {
         let gently = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let file = File::from(self.resolve(path, gently).ok()?);
-        file.metadata().ok()?.is_file().then_some(file)
+        let data = file.metadata().ok()?;
+        data.is_file().then_some((file, data))
     }
 
     /// Opens a regular file that somebody may execute.
     pub fn executable(&self, path: &Path) -> Option<File> {
-        let file = self.file(path)?;
-        let mode = file.metadata().ok()?.permissions().mode();
-        (mode & 0o111 != 0).then_some(file)
+        let (file, data) = self.regular(path)?;
+        (data.permissions().mode() & 0o111 != 0).then_some(file)
     }
 
     /// The content of a file, at most `most` bytes of it.
     pub fn content(&self, path: &Path, most: u64) -> Option<Vec<u8>> {
-        let file = self.file(path)?;
-        beginning(&file, most)
+        let (file, data) = self.regular(path)?;
+        beginning(&file, most.min(data.len()))
     }
 
     /// The names in a directory, not in order; none for everything else.
@@ -113,8 +117,7 @@ impl Root {
 
 /// The first bytes of an open file.
 pub(super) fn beginning(file: &File, most: u64) -> Option<Vec<u8>> {
-    let length = file.metadata().ok()?.len().min(most).min(LARGEST);
-    let mut bytes = vec![0; usize::try_from(length).ok()?];
+    let mut bytes = vec![0; usize::try_from(most.min(LARGEST)).ok()?];
     let mut done = 0;
     while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, done as u64) {

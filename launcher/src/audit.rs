@@ -7,12 +7,16 @@
 use std::fmt::Write as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::Duration;
 
 use image::Shown;
 
 use crate::error::Error;
 
 const SOCKET: &str = "/dev/log";
+
+/// How long a log that others have filled may keep a start waiting for its line.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// `LOG_AUTHPRIV | LOG_NOTICE` and `LOG_AUTHPRIV | LOG_WARNING` of syslog(3).
 const STARTED: u8 = 10 << 3 | 5;
@@ -43,7 +47,7 @@ impl Log {
         let connect = || {
             let socket = UnixDatagram::unbound().ok()?;
             socket.connect(SOCKET).ok()?;
-            socket.set_nonblocking(true).ok()?;
+            socket.set_write_timeout(Some(PATIENCE)).ok()?;
             Some(socket)
         };
         Self {
@@ -63,7 +67,7 @@ impl Log {
     /// Writes the line.
     pub fn write(&mut self, outcome: &Outcome<'_>) {
         let Some(socket) = &self.socket else { return };
-        // A log that is full or gone stops nobody.
+        // A log that stays full, or is gone, stops nobody.
         let _ = socket.send(self.line(outcome, std::process::id()).as_bytes());
     }
 

@@ -90,6 +90,11 @@ fn mount_source(
     if !writable {
         context.flag(c"ro")?;
     }
+    if kind == c"ext4" {
+        // The image may ask for more: `tune2fs -e panic` halts the machine at the first
+        // error in it.
+        context.set(c"errors", c"remount-ro")?;
+    }
     for flag in flags {
         context.flag(flag)?;
     }

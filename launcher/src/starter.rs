@@ -139,21 +139,25 @@ fn start(arguments: &[OsString], log: impl FnOnce(u8)) -> Result<(), Error> {
         Error::new("start", format!("there is no {}", shown(path)))
             .hint("the administrator has to write it; make install SETUID=1 puts one there")
     })?;
-    if !site.allow_setuid {
-        return Err(
-            Error::new("start", "this site does not allow the set-id starter").hint(format!(
-                "'allow setuid' in {} is the reason; --userns goes without it",
-                shown(path)
-            )),
-        );
-    }
     let mut log = audit::Log::open("singularity-starter", site.audit, user.uid, request.image());
-    user.lend_file_rights()?;
-    let result = enter(request, site, &user, &limits, &mut log);
+    let result = refuse_where_not_allowed(&site)
+        .and_then(|()| user.lend_file_rights())
+        .and_then(|()| enter(request, site, &user, &limits, &mut log));
     if let Err(error) = &result {
         log.write(&audit::Outcome::Refused(error));
     }
     result
+}
+
+fn refuse_where_not_allowed(site: &Site) -> Result<(), Error> {
+    if site.allow_setuid {
+        return Ok(());
+    }
+    let hint = format!(
+        "'allow setuid' in {} is the reason; --userns goes without it",
+        site::PATH
+    );
+    Err(Error::new("start", "this site does not allow the set-id starter").hint(hint))
 }
 
 /// The descriptor of the request, which is the only argument there may be.

@@ -44,6 +44,20 @@ fn ext_images_that_a_site_allows_are_mounted_without_a_change_to_them() {
 }
 
 #[test]
+fn no_ext_image_can_ask_for_the_machine_to_halt() {
+    let ground = ground();
+    let image = Image::Busybox.file_for(ground.user(), Form::Ext4);
+    // What the kernel is to do at the first error in it, of which there is none.
+    let mut tune2fs = Command::new("tune2fs");
+    capture(tune2fs.args(["-e", "panic"]).arg(&image)).succeeded();
+    let text = "awk '$5 == \"/\"' /proc/self/mountinfo";
+    let words = ["exec", "--setuid", text_of(&image), "sh", "-c", text];
+    let output = under(&ground, EXT, &words);
+    let out = output.succeeded().quietly().stdout();
+    assert!(out.contains("errors=remount-ro"), "{output}");
+}
+
+#[test]
 fn ext_images_with_an_open_journal_or_errors_are_refused_and_left_as_they_are() {
     let ground = ground();
 

@@ -19,8 +19,15 @@ fn staged(ground: &Ground, scene: &str, words: &[&str]) -> Output {
     capture(&mut ground.on_stage(&scene, words))
 }
 
+/// The two ways in that the command has.
+const WAYS: [&str; 2] = ["--setuid", "--userns"];
+
 pub fn exec<'a>(options: &[&'a str], image: &'a str) -> Vec<&'a str> {
-    let mut words = vec!["exec", "--setuid"];
+    exec_by("--setuid", options, image)
+}
+
+fn exec_by<'a>(way: &'a str, options: &[&'a str], image: &'a str) -> Vec<&'a str> {
+    let mut words = vec!["exec", way];
     words.extend(options);
     words.extend([image, "echo", "in"]);
     words
@@ -119,10 +126,19 @@ fn what_the_site_forbids_is_refused_with_the_key() {
         ("limit image groups = self", &[], directory, format!("use image {directory}: this site does not allow images of group 0\nhint: ask the site's administrators to install the image\n")),
         ("max loop devices = 0", &[], file, format!("attach image {file} to a loop device: all 0 loop devices that this site allows are taken\nhint: 'max loop devices' in {CONF} is the limit\n")),
     ] {
-        under(&ground, rules, &exec(options, image))
-            .exited_with(255)
-            .wrote("")
-            .complained(&format!("singularity: {line}"));
+        for way in WAYS {
+            let output = under(&ground, rules, &exec_by(way, options, image));
+            // What only privileged code must not do is done without.
+            let of_the_starter = ["setuid", "privileged", "image driver", "loop"];
+            if way == "--userns" && of_the_starter.iter().any(|word| rules.contains(word)) {
+                output.succeeded().quietly().wrote("in\n");
+                continue;
+            }
+            output
+                .exited_with(255)
+                .wrote("")
+                .complained(&format!("singularity: {line}"));
+        }
     }
 }
 
@@ -171,10 +187,14 @@ fn the_starter_itself_refuses_whatever_the_command_would_have_let_through() {
 
 #[test]
 fn what_the_site_adds_and_leaves_out_holds() {
+    WAYS.into_iter().for_each(adds_and_leaves_out);
+}
+
+fn adds_and_leaves_out(way: &str) {
     let ground = ground();
     let image = text_of(busybox());
     let inside = |rules: &str, text: &str| {
-        let words = ["exec", "--setuid", image, "sh", "-c", text];
+        let words = ["exec", way, image, "sh", "-c", text];
         under(&ground, rules, &words).succeeded().stdout()
     };
     assert_eq!(
@@ -220,8 +240,8 @@ fn what_the_site_adds_and_leaves_out_holds() {
 fn each_mount_that_the_site_leaves_out_is_not_there() {
     let ground = ground();
     let image = text_of(busybox());
-    let there = |rules: &str, text: &str| {
-        let words = ["exec", "--setuid", image, "sh", "-c", text];
+    let there = |way: &str, rules: &str, text: &str| {
+        let words = ["exec", way, image, "sh", "-c", text];
         under(&ground, rules, &words).succeeded().stdout()
     };
     for (key, text) in [
@@ -237,12 +257,19 @@ fn each_mount_that_the_site_leaves_out_is_not_there() {
             "grep -q ' /etc/resolv.conf ' /proc/self/mountinfo && echo there; true",
         ),
         (
+            "mount localtime",
+            "grep -q ' /etc/localtime ' /proc/self/mountinfo && echo there; true",
+        ),
+        (
             "mount group",
             "grep -q \":$(id -g):\" /etc/group && echo there; true",
         ),
     ] {
-        assert_eq!(there("", text), "there\n", "{key} = yes");
-        assert_eq!(there(&format!("{key} = no"), text), "", "{key} = no");
+        for way in WAYS {
+            assert_eq!(there(way, "", text), "there\n", "{way}, {key} = yes");
+            let no = format!("{key} = no");
+            assert_eq!(there(way, &no, text), "", "{way}, {no}");
+        }
     }
 }
 
@@ -275,17 +302,13 @@ fn the_ways_that_the_site_closes_are_closed_for_the_command_too() {
 
 #[test]
 fn variables_are_kept_and_ranks_kept_apart_as_the_site_says() {
+    WAYS.into_iter().for_each(kept_and_kept_apart);
+}
+
+fn kept_and_kept_apart(way: &str) {
     let ground = ground();
     let image = text_of(busybox());
-    let words = [
-        "exec",
-        "--setuid",
-        "-e",
-        image,
-        "sh",
-        "-c",
-        "echo ${SHELL-none}",
-    ];
+    let words = ["exec", way, "-e", image, "sh", "-c", "echo ${SHELL-none}"];
     under(&ground, "", &words).succeeded().wrote("none\n");
     let output = under(&ground, "keep environment = SHEL*", &words);
     assert_ne!(output.succeeded().stdout(), "none\n");
@@ -294,7 +317,7 @@ fn variables_are_kept_and_ranks_kept_apart_as_the_site_says() {
         let user = ground.user();
         let scene = format!(
             "echo '{rules}' >{CONF}; rm -f first; \
-             setpriv --reuid={0} --regid={1} --clear-groups -- env -i {2} /proc/self/fd/9 exec --setuid --share=x \
+             setpriv --reuid={0} --regid={1} --clear-groups -- env -i {2} /proc/self/fd/9 exec {way} --share=x \
              {image} sh -c 'readlink /proc/self/ns/mnt; sleep 30' </dev/null >first 2>/dev/null & \
              n=0; while [ ! -s first ] && [ $n -lt 200 ]; do sleep 0.1; n=$((n+1)); done",
             user.uid(),
@@ -307,7 +330,7 @@ fn variables_are_kept_and_ranks_kept_apart_as_the_site_says() {
         );
         let words = [
             "exec",
-            "--setuid",
+            way,
             "--share=x",
             image,
             "readlink",
@@ -323,6 +346,40 @@ fn variables_are_kept_and_ranks_kept_apart_as_the_site_says() {
     let (first, second) = pair("share between ranks = no");
     assert!(first.starts_with("mnt:["), "{first}");
     assert_ne!(first, second);
+}
+
+#[test]
+fn copies_go_where_the_site_says_and_launcher_and_mpi_meet_as_it_says() {
+    let ground = ground();
+    let file = Image::Busybox.file(Form::SquashfsLz4);
+    for way in WAYS {
+        let words = exec_by(way, &["--stage=yes"], text_of(&file));
+        for rules in ["", "stage dir = /dev/shm"] {
+            under(&ground, rules, &words).succeeded().wrote("in\n");
+        }
+        let output = under(&ground, "stage dir = /no/such/place", &words);
+        output.exited_with(255).wrote("");
+        assert!(output.stderr().contains("/no/such/place"), "{output}");
+        // What a rank finds, whose launcher speaks PMIx.
+        let user = ground.user();
+        for (rules, found) in [
+            ("", "hash"),
+            ("mpi = pass", "hash"),
+            ("mpi hygiene = no", "none"),
+            ("mpi = off", "none"),
+        ] {
+            let scene = format!(
+                "echo '{rules}' >{CONF}; setpriv --reuid={} --regid={} --clear-groups -- \
+                 env -i PMIX_NAMESPACE=j PMIX_RANK=0 PMIX_SERVER_URI2=j /proc/self/fd/9 exec {way} \
+                 {} sh -c 'echo ${{PMIX_MCA_gds-none}}'; exit",
+                user.uid(),
+                user.gid(),
+                text_of(busybox()),
+            );
+            let output = staged(&ground, &scene, &[]);
+            output.succeeded().quietly().wrote(&format!("{found}\n"));
+        }
+    }
 }
 
 #[test]

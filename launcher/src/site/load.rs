@@ -4,16 +4,20 @@
 //! reached through directories of which the same holds. Never: falls back to
 //! defaults when there is a file that cannot be trusted or read.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{openat, OFlag};
+use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 
 use super::parse::MOST_BYTES;
 use super::Site;
-use crate::error::{shown, Error};
+use crate::error::{shown, Error, Step};
 
 /// Where the file is. Fixed when the programs are built (`SYSCONFDIR` of `make`):
 /// what a privileged program obeys is no user's choice.
@@ -36,10 +40,20 @@ pub fn load() -> Result<Site, Error> {
 /// # Errors
 /// As [`load`].
 pub fn load_from(path: &Path, owner: u32) -> Result<Option<Site>, Error> {
-    let Some(file) = open(path)? else {
+    let Some(directory) = open_directory_above(path, owner)? else {
         return Ok(None);
     };
-    refuse_what_others_write(path, &file, owner)?;
+    let name = Path::new(path.file_name().unwrap_or_default());
+    let Some(file) = open(path, openat(&directory, name, FLAGS, Mode::empty()))? else {
+        return Ok(None);
+    };
+    let step = || format!("trust {}", shown(path));
+    let metadata = file.metadata().map_err(|error| Error::io(step(), &error))?;
+    if !metadata.is_file() {
+        return Err(Error::new(step(), "it is not a regular file")
+            .hint("the administrator has to put a file there"));
+    }
+    refuse(path, &metadata, owner)?;
     parse(path, file).map(Some)
 }
 
@@ -50,24 +64,65 @@ impl Site {
     /// # Errors
     /// A file that cannot be read, or that holds a mistake.
     pub fn read(path: &Path) -> Result<Option<Self>, Error> {
-        open(path)?.map(|file| parse(path, file)).transpose()
+        let opened = open(path, nix::fcntl::open(path, FLAGS, Mode::empty()))?;
+        opened.map(|file| parse(path, file)).transpose()
     }
 }
 
-fn open(path: &Path) -> Result<Option<File>, Error> {
+const FLAGS: OFlag = OFlag::O_NOFOLLOW
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY)
+    .union(OFlag::O_CLOEXEC);
+
+fn open(path: &Path, opened: Result<OwnedFd, Errno>) -> Result<Option<File>, Error> {
     let step = || format!("read {}", shown(path));
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
-        .open(path);
     match opened {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+        Ok(file) => Ok(Some(file.into())),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(Errno::ELOOP) => {
             Err(Error::new(step(), "it is a symbolic link").hint("put the file itself there"))
         }
-        Err(error) => Err(Error::io(step(), &error)
+        Err(errno) => Err(Error::call(step(), errno)
             .hint("everybody has to be able to read it: chmod 644, and 755 above it")),
+    }
+}
+
+/// Opens the directory of the file, by way of each above it; `None` if it is not there.
+/// If it is, none may be a link, or one that others write to: who could, might have taken
+/// the file away.
+fn open_directory_above(path: &Path, owner: u32) -> Result<Option<OwnedFd>, Error> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let above = path.parent().unwrap_or(path);
+    let mut reached = PathBuf::from(if path.is_absolute() { "/" } else { "." });
+    let mut directory = nix::fcntl::open(&reached, flags, Mode::empty())
+        .step(|| format!("read {}", shown(path)))?;
+    let mut names = above
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)));
+    let mut trusted = Ok(());
+    loop {
+        let file = File::from(directory);
+        let metadata = file
+            .metadata()
+            .map_err(|error| Error::io(format!("trust {}", shown(&reached)), &error))?;
+        trusted = trusted.and_then(|()| refuse(&reached, &metadata, owner));
+        directory = file.into();
+        let Some(name) = names.next() else {
+            return trusted.map(|()| Some(directory));
+        };
+        reached.push(name);
+        directory = match openat(&directory, name.as_os_str(), flags, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                return Err(Error::new(
+                    format!("trust {}", shown(&reached)),
+                    "it is a symbolic link, or no directory",
+                )
+                .hint("put the directory itself there"))
+            }
+            Err(errno) => return Err(Error::call(format!("trust {}", shown(&reached)), errno)),
+        };
     }
 }
 
@@ -84,26 +139,6 @@ fn parse(path: &Path, file: File) -> Result<Site, Error> {
         let place = format!("{}:{}:{}", shown(path), mistake.line, mistake.column);
         Error::new(place, mistake.cause).hint(mistake.hint)
     })
-}
-
-fn refuse_what_others_write(path: &Path, file: &File, owner: u32) -> Result<(), Error> {
-    let step = || format!("trust {}", shown(path));
-    let metadata = file.metadata().map_err(|error| Error::io(step(), &error))?;
-    if !metadata.is_file() {
-        return Err(Error::new(step(), "it is not a regular file")
-            .hint("the administrator has to put a file there"));
-    }
-    refuse(path, &metadata, owner)?;
-    for directory in path.ancestors().skip(1) {
-        // A relative path ends in the empty one, which is where we stand.
-        if directory.as_os_str().is_empty() {
-            break;
-        }
-        let metadata =
-            std::fs::symlink_metadata(directory).map_err(|error| Error::io(step(), &error))?;
-        refuse(directory, &metadata, owner)?;
-    }
-    Ok(())
 }
 
 fn refuse(path: &Path, metadata: &std::fs::Metadata, owner: u32) -> Result<(), Error> {
@@ -208,6 +243,29 @@ mod tests {
         let writable = std::fs::Permissions::from_mode(0o777);
         std::fs::set_permissions(&scratch.0, writable).unwrap();
         assert!(load_test(&path).is_err());
+    }
+
+    #[test]
+    fn a_link_above_the_file_is_refused_and_so_is_a_directory_that_others_emptied() {
+        let scratch = Scratch::new("above");
+        let real = scratch.0.join("real");
+        std::fs::create_dir(&real).unwrap();
+        std::fs::write(real.join("conf"), "").unwrap();
+        symlink("real", scratch.0.join("link")).unwrap();
+        assert!(load_test(&real.join("conf")).unwrap().is_some());
+        let error = load_test(&scratch.0.join("link/conf")).unwrap_err();
+        let link = scratch.0.join("link");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "trust {}: it is a symbolic link, or no directory",
+                link.display()
+            )
+        );
+        std::fs::remove_file(real.join("conf")).unwrap();
+        assert_eq!(load_test(&real.join("conf")).unwrap(), None);
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(load_test(&real.join("conf")).is_err());
     }
 
     #[test]

@@ -114,6 +114,8 @@ pub fn usage(error: &clap::Error) -> u8 {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
     let first = first.strip_prefix("error: ").unwrap_or(first);
+    // What Rust says of numbers speaks of digits and strings.
+    let first = &first.replace(": invalid digit found in string", ": not a whole number");
     // What clap puts on lines of their own belongs to the sentence: what is missing.
     let more: Vec<&str> = lines
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))

@@ -33,4 +33,10 @@ fn a_missing_word_is_named() {
         "singularity: the following required arguments were not provided: <SOURCE>\n\
          hint: singularity help build lists the options\n",
     );
+    ground.fails(
+        &["create", "--size", "many", "image.ext4"],
+        2,
+        "singularity: invalid value 'many' for '--size <MiB>': not a whole number\n\
+         hint: singularity help create lists the options\n",
+    );
 }

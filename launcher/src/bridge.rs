@@ -109,7 +109,14 @@ pub struct Asking<'a> {
 /// # Errors
 /// Why there is none; nothing is left behind.
 pub fn take(helper: &Helper, bridge: Bridge, asking: &Asking<'_>) -> Result<Place, Error> {
+    let launcher = asking.launcher;
+    let known = [launcher.rank, launcher.size, launcher.local_size];
     match bridge {
+        // One helper for the node, which has to know for how many ranks it is.
+        Bridge::Rank(app) | Bridge::Both(app) if known.iter().all(Option::is_some) => {
+            let hello = asking.hello(app, HostInterface::Pmix);
+            node(helper, asking, hello, None)
+        }
         Bridge::Rank(app) => rank(helper, app, asking),
         Bridge::Node(app) => {
             let (interface, socket) = host_side(asking)?;
@@ -231,7 +238,7 @@ fn node(
     for attempt in 0..seat::ATTEMPTS {
         let name = seat::name(asking.host.uid, asking.job, node, attempt);
         let address = UnixAddr::new_abstract(name.as_bytes()).step(step)?;
-        if let Some(connection) = connect_or_serve(helper, asking, &address)? {
+        if let Some(connection) = connect_or_serve(helper, asking, &hello, &address)? {
             return ask(&connection, &hello, socket);
         }
     }
@@ -245,6 +252,7 @@ fn node(
 fn connect_or_serve(
     helper: &Helper,
     asking: &Asking<'_>,
+    hello: &Hello,
     address: &UnixAddr,
 ) -> Result<Option<OwnedFd>, Error> {
     let begun = Instant::now();
@@ -265,11 +273,12 @@ fn connect_or_serve(
             Ok(()) => {
                 listen(&listener, Backlog::MAXALLOWABLE).step(step)?;
                 let munge: Vec<_> = helper.munge.iter().map(AsFd::as_fd).collect();
+                let is_client = matches!(hello.host, HostInterface::Pmix);
                 helper.start(
                     "node",
                     &listener,
                     &munge,
-                    &asking.environment(false),
+                    &asking.environment(is_client),
                     asking.host.is_root(),
                 )?;
             }

@@ -13,6 +13,7 @@ pub const CASES: &[Case] = &[
     ("bridge_without_any_pmi_serves_every_layout", layouts),
     ("bridge_serves_what_scripts_and_interpreters_start", scripts),
     ("bridge_over_pmi2_serves_open_mpi", over_pmi2),
+    ("bridge_over_pmix_exchanges_between_the_nodes", over_pmix),
     ("bridge_that_is_killed_ends_the_step", killed_helper),
     ("bridge_ends_the_step_with_a_killed_rank", killed_rank),
     ("bridge_lets_no_stranger_join_or_wait_in_its_way", strangers),
@@ -152,6 +153,49 @@ fn over_pmi2(ground: &Ground) {
         let options = ["-N2", "-n4", "--mpi=pmi2", "--distribution=cyclic"];
         expect_ranks(&run(ground, &options, image), &[0, 2], &[1, 3]);
     }
+}
+
+/// The launcher's server tells the helpers where they are, and the ranks of a node have
+/// one helper; where it dies, or the process that talks to the server, the step ends.
+fn over_pmix(ground: &Ground) {
+    let two = ["-N2", "-n4", "--mpi=pmix", "--distribution=cyclic"];
+    let output = run(ground, &two, Image::WheelMpich4);
+    expect_ranks(&output, &[0, 2], &[1, 3]);
+    let uneven = ["-N2", "-n5", "-O", "--mpi=pmix", "--distribution=plane=2"];
+    let mut command = srun(ground, &uneven, Image::OpenMpiBookworm, &["ring"]);
+    command.env("SINGULARITY_MPI", "bridge");
+    let output = test_support::capture_within(LIMIT, &mut command, b"");
+    expect_ranks(&output, &[0, 1, 4], &[2, 3]);
+    for (words, victim) in [("pmi-bridge node", 0), ("pmi-bridge delegate", 1)] {
+        let program = ["ring", "--hold", "60"];
+        let options = ["-N2", "-n4", "--mpi=pmix"];
+        let mut step = Running::start(&mut srun(ground, &options, Image::WheelMpich4, &program));
+        let end = Instant::now() + Duration::from_secs(20);
+        while pids(ground, "ring").len() < 4 {
+            assert!(
+                step.is_running() && Instant::now() < end,
+                "it does not start"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(Duration::from_millis(700));
+        let helpers = with_words(ground, words);
+        assert_eq!(helpers.len(), 2, "one a node: {words}");
+        let status = Command::new("kill")
+            .args(["-KILL", &helpers[victim]])
+            .status();
+        assert!(status.is_ok_and(|status| status.success()));
+        expect_soon_over(ground, step);
+    }
+}
+
+/// The user's processes whose command line begins so.
+fn with_words(ground: &Ground, words: &str) -> Vec<String> {
+    let uid = ground.user.uid().to_string();
+    let mut command = Command::new("pgrep");
+    command.args(["--uid", &uid, "--full", &format!("^{words}")]);
+    let output = test_support::capture(&mut command);
+    output.stdout().lines().map(str::to_owned).collect()
 }
 
 /// A step that goes on for long, and whose ranks have all begun.

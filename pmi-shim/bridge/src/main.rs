@@ -27,7 +27,7 @@ mod sys;
 use member::MakeApp;
 use pmi_shim::core::App;
 use pmi_shim::seat::AppInterface;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 /// Wrong words on the command line.
@@ -41,6 +41,15 @@ fn main() -> ExitCode {
     let form = words.next();
     if form.as_deref() == Some(pmix::leavings::FORM) {
         return pmix::leavings::wait_and_clear(words);
+    }
+    if form.as_deref() == Some(pmix::delegate::FORM) {
+        return match std::io::stdin().as_fd().try_clone_to_owned() {
+            Ok(orders) => pmix::delegate::serve(orders),
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    if form.as_deref() == Some(pmix::delegate::VISIT) {
+        return pmix::delegate::visit();
     }
     let descriptor = words.next().and_then(|number| inherited(&number));
     let munge = match words.next() {

@@ -18,6 +18,7 @@ use pmi_shim::seat::{Hello, HostInterface, Refused, GREETING};
 use crate::member::{wait, Member, Outcome};
 use crate::nodes::Nodes;
 use crate::pmi_host::PmiHost;
+use crate::pmix::together::Together;
 use crate::seating::{Asking, Belongings, Came};
 use crate::sys;
 
@@ -144,7 +145,12 @@ impl Node {
             match host_for(&hello, self.munge.take(), now) {
                 Ok(host) => {
                     let make_app = crate::app_for(hello.app);
-                    self.member = Some(Member::new(host, make_app, now));
+                    let member = Member::new(host, make_app, now);
+                    // Those launchers say themselves how a rank ended.
+                    self.member = Some(match hello.host {
+                        HostInterface::Pmix => member.silent(),
+                        _ => member,
+                    });
                 }
                 Err(line) => self.failed = Some(line),
             }
@@ -200,6 +206,9 @@ fn host_for(hello: &Hello, munge: Option<OwnedFd>, now: Instant) -> Result<Box<d
                 .map(|nodes| Box::new(nodes) as Box<dyn Host>)
                 .map_err(|why| format!("bridge between the nodes of step {}: {why}", step.id))
         }
-        HostInterface::Pmix => Err("a PMIx server is no host for a node".into()),
+        HostInterface::Pmix => match hello.local_size {
+            Some(ranks) => Ok(Box::new(Together::new(ranks, now))),
+            None => Err("the launcher does not tell how many ranks this node has".into()),
+        },
     }
 }

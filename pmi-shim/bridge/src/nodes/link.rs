@@ -12,6 +12,7 @@
 //! fro never learns the key. All further frames carry a code made with it and with
 //! their number.
 
+use std::cell::OnceCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -21,7 +22,7 @@ use pmi_shim::core::Interest;
 use pmi_shim::net::{self, Message};
 
 use super::munged::Munged;
-use super::seal::{transcript, Seal, LENGTH};
+use super::seal::{self, transcript, Seal, LENGTH};
 
 /// How long somebody who has connected may take to show who they are.
 const INTRODUCTION: Duration = Duration::from_secs(5);
@@ -43,8 +44,23 @@ pub struct Own {
     pub node: u32,
     /// The user.
     pub uid: u32,
-    /// The way to credentials.
-    pub munged: Munged,
+    /// How it shows that, and sees who others are.
+    pub proof: Proof,
+}
+
+/// How two nodes know each other.
+#[derive(Debug)]
+pub enum Proof {
+    /// By credentials of munge.
+    Munge(Munged),
+    /// By a secret that only this job's processes can have learned: the launcher's
+    /// server has carried it.
+    Secret {
+        /// This node's, for those below it.
+        below: [u8; LENGTH],
+        /// The secret of the node above, once it is known.
+        above: OnceCell<[u8; LENGTH]>,
+    },
 }
 
 /// Why a connection is given up.
@@ -262,6 +278,11 @@ impl Link {
             (Stage::Credential(transcript), Message::Credential(credential)) => {
                 let transcript = *transcript;
                 let their_half = self.see_credential(own, &credential, &transcript)?;
+                if matches!(own.proof, Proof::Secret { .. }) {
+                    // One secret is both halves: the transcript makes the key another
+                    // for each connection.
+                    self.half = their_half;
+                }
                 let (below, above) = match self.upwards {
                     true => (&self.half, &their_half),
                     false => (&their_half, &self.half),
@@ -282,12 +303,30 @@ impl Link {
     }
 
     fn show_credential(&mut self, own: &Own, transcript: &[u8; LENGTH]) -> Result<(), Fault> {
-        let mut payload = vec![u8::from(self.upwards)];
-        payload.extend_from_slice(transcript);
-        payload.extend_from_slice(&self.half);
-        let credential = own.munged.encode(&payload).map_err(Fault::Ours)?;
+        let credential = match &own.proof {
+            Proof::Munge(munged) => {
+                let mut payload = vec![u8::from(self.upwards)];
+                payload.extend_from_slice(transcript);
+                payload.extend_from_slice(&self.half);
+                munged.encode(&payload).map_err(Fault::Ours)?
+            }
+            Proof::Secret { .. } => {
+                let code = seal::proof(&self.secret(own)?, self.upwards, transcript);
+                code.iter().map(|byte| format!("{byte:02x}")).collect()
+            }
+        };
         self.send(&Message::Credential(credential));
         Ok(())
+    }
+
+    /// What this end and the other have in common, where it is no credential.
+    fn secret(&self, own: &Own) -> Result<[u8; LENGTH], Fault> {
+        let unknown = || Fault::Ours("the secret of the node above is not known".into());
+        match (&own.proof, self.upwards) {
+            (Proof::Secret { below, .. }, false) => Ok(*below),
+            (Proof::Secret { above, .. }, true) => above.get().copied().ok_or_else(unknown),
+            (Proof::Munge(_), _) => Err(unknown()),
+        }
     }
 
     fn see_credential(
@@ -296,10 +335,20 @@ impl Link {
         credential: &str,
         transcript: &[u8; LENGTH],
     ) -> Result<[u8; LENGTH], Fault> {
+        let munged = match &own.proof {
+            Proof::Munge(munged) => munged,
+            Proof::Secret { .. } => {
+                let secret = self.secret(own)?;
+                return match seal::is_proof(&secret, !self.upwards, transcript, credential) {
+                    true => Ok(secret),
+                    false => Err(theirs("it does not know the secret")),
+                };
+            }
+        };
         if !credential.starts_with("MUNGE:") {
             return Err(theirs("it sent no credential"));
         }
-        let decoded = own.munged.decode(credential).map_err(theirs)?;
+        let decoded = munged.decode(credential).map_err(theirs)?;
         if decoded.uid != own.uid {
             return Err(theirs(format!("it is user {}", decoded.uid)));
         }

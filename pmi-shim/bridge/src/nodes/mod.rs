@@ -1,5 +1,6 @@
-//! A launcher that offers no interface (`srun --mpi=none`): the helpers of the
-//! step's nodes find one another, and exchange over TCP.
+//! The helpers of a job's nodes find one another, and exchange over TCP: where the
+//! launcher offers no interface (`srun --mpi=none`), and where it offers PMIx, whose
+//! server only tells where they are ([`Card`]).
 //!
 //! Owns: the tree of nodes, and what goes up and down in it. Never: trusts a
 //! connection that is not sealed ([`link`]).
@@ -12,11 +13,13 @@
 //! Nothing is written to any file system, and no port is told to anybody: a
 //! parallel file system shows a new file seconds later on another node, or never.
 
+mod card;
 mod link;
 mod lookup;
 mod munged;
 mod seal;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -27,7 +30,8 @@ use pmi_shim::core::{hosts_in, Abort, Host, HostEvent, Interest, Job, Layout};
 use pmi_shim::net::{self, Message};
 use pmi_shim::seat::{Step, GATHERING};
 
-use link::{Fault, Link, Own};
+pub use card::Card;
+use link::{Fault, Link, Own, Proof};
 use munged::Munged;
 
 /// How long a connection attempt may take: nodes of a cluster answer, or refuse,
@@ -77,6 +81,8 @@ pub struct Nodes {
 enum Up {
     /// This is the first node.
     None,
+    /// Where it listens is not known yet.
+    Unknown,
     Seeking {
         addresses: Vec<SocketAddr>,
         attempt: usize,
@@ -139,6 +145,71 @@ impl Nodes {
         Ok(nodes)
     }
 
+    /// For a node of a job whose layout is known, and whose launcher's server tells the
+    /// nodes below where this one listens ([`Card`]).
+    ///
+    /// # Errors
+    /// A line on what is missing.
+    pub fn of_job(job: &Job, node: u32, now: Instant) -> Result<(Nodes, Option<Card>), String> {
+        let count = job.layout.nodes();
+        let below = random();
+        let mut nodes = Nodes {
+            own: Some(Rc::new(Own {
+                step: job.name.clone(),
+                node,
+                uid: nix::unistd::geteuid().as_raw(),
+                proof: Proof::Secret {
+                    below,
+                    above: OnceCell::new(),
+                },
+            })),
+            node,
+            name: job.name.clone(),
+            listener: None,
+            strangers: Vec::new(),
+            up: match node {
+                0 => Up::None,
+                _ => Up::Unknown,
+            },
+            down: BTreeMap::new(),
+            here: BTreeMap::from([(node, job.local.clone())]),
+            told: false,
+            job: None,
+            exchange: 0,
+            blobs: BTreeMap::new(),
+            until: now + GATHERING - MARGIN,
+            events: Vec::new(),
+            leaving: false,
+            over: false,
+            hosts: (0..count).map(|node| node.to_string()).collect(),
+        };
+        let mut card = None;
+        if net::below(node, count).next().is_some() {
+            let listener = listen(0).ok_or("no port is free to listen on")?;
+            let port = listener.local_addr().map_err(|error| error.to_string())?;
+            card = Some(Card::of_this_node(below, port.port()));
+            nodes.listener = Some(listener);
+        }
+        nodes.pass_on();
+        Ok((nodes, card))
+    }
+
+    /// Now it is known where the node above listens.
+    pub fn seek_above(&mut self, card: &Card, now: Instant) {
+        if let (Some(own), Up::Unknown) = (&self.own, &self.up) {
+            if let Proof::Secret { above, .. } = &own.proof {
+                let _ = above.set(card.secret);
+            }
+            self.up = Up::Seeking {
+                addresses: card.addresses.clone(),
+                attempt: 0,
+                next: now,
+                pause: FIRST_PAUSE,
+                last: "nobody listens there".into(),
+            };
+        }
+    }
+
     fn reach_out(
         &mut self,
         step: &Step,
@@ -153,7 +224,7 @@ impl Nodes {
             step: step.id.clone(),
             node: self.node,
             uid,
-            munged: Munged::new(directory),
+            proof: Proof::Munge(Munged::new(directory)),
         }));
         if net::below(self.node, self.count()).next().is_some() {
             let listener = net::ports(&step.id, uid, self.node).find_map(listen);
@@ -338,7 +409,7 @@ impl Nodes {
                     self.told = true;
                     let ranks: Vec<Vec<u32>> = self.here.values().cloned().collect();
                     if !self.know(ranks) {
-                        self.end("Slurm's lists of ranks do not agree".into());
+                        self.end("the nodes' lists of ranks do not agree".into());
                     }
                 }
                 Up::Reached(link) => {
@@ -505,6 +576,7 @@ impl Nodes {
             return;
         }
         let reason = match &self.up {
+            Up::Unknown => "the launcher did not tell where the bridge of another node is".into(),
             Up::Seeking { last, .. } => {
                 let above = net::above(self.node).map(|node| self.host(node));
                 format!(

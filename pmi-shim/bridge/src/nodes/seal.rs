@@ -76,6 +76,48 @@ impl Seal {
     }
 }
 
+/// What shows that one end of a connection has the secret of both. Each end shows it
+/// for itself, so that none can give the other's back.
+pub fn proof(
+    secret: &[u8; LENGTH],
+    upwards: bool,
+    transcript: &[u8; LENGTH],
+) -> [u8; LENGTH] {
+    proving(secret, upwards, transcript)
+        .finalize()
+        .into_bytes()
+        .into()
+}
+
+/// Whether this is that, in hexadecimal. Compared in constant time.
+pub fn is_proof(
+    secret: &[u8; LENGTH],
+    upwards: bool,
+    transcript: &[u8; LENGTH],
+    shown: &str,
+) -> bool {
+    let shown = from_hexadecimal(shown).unwrap_or_default();
+    proving(secret, upwards, transcript)
+        .verify_slice(&shown)
+        .is_ok()
+}
+
+fn proving(secret: &[u8; LENGTH], upwards: bool, transcript: &[u8; LENGTH]) -> Hmac<Sha256> {
+    code(secret, &[b"proof", &[u8::from(upwards)], transcript])
+}
+
+/// Bytes from two digits each.
+pub fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => u8::try_from(digit(*high)? * 16 + digit(*low)?).ok(),
+            _ => None,
+        })
+        .collect()
+}
+
 /// HMAC-SHA-256 with a key of at most one block, which cannot be refused.
 fn code(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     let mut block = [0; 64];
@@ -110,6 +152,22 @@ mod tests {
         assert!(!read.check(b"onE", &one), "changed");
         let (mut read, _) = pair();
         assert!(!read.check(b"one", &one[..31]), "cut off");
+    }
+
+    #[test]
+    fn the_secret_is_shown_for_one_connection_and_one_end_only() {
+        let shown = |upwards, transcript: &[u8; 32]| -> String {
+            let code = proof(&[7; 32], upwards, transcript);
+            code.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let one = shown(true, &[1; 32]);
+        assert!(is_proof(&[7; 32], true, &[1; 32], &one));
+        assert!(!is_proof(&[8; 32], true, &[1; 32], &one), "another secret");
+        assert!(!is_proof(&[7; 32], false, &[1; 32], &one), "given back");
+        assert!(!is_proof(&[7; 32], true, &[2; 32], &one), "another connection");
+        for text in ["", "0", "zz", &one[..62], "é"] {
+            assert!(!is_proof(&[7; 32], true, &[1; 32], text), "{text}");
+        }
     }
 
     #[test]

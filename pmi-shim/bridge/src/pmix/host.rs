@@ -144,7 +144,7 @@ fn serve(place: &OnceLock<Client>, post: &Post<HostEvent>, todo: &mpsc::Receiver
 }
 
 /// What the status of an event means for the job.
-fn ended(status: Status) -> String {
+pub(super) fn ended(status: Status) -> String {
     if status.is_lost_connection() {
         "the launcher's PMIx server has gone".to_owned()
     } else {
@@ -202,7 +202,7 @@ fn across(
 }
 
 /// What the host says of the job.
-fn job(client: &Client) -> Result<Job, String> {
+pub(super) fn job(client: &Client) -> Result<Job, String> {
     let rank = client.rank();
     let size = client
         .number(Of::Job, libpmix::PMIX_JOB_SIZE)

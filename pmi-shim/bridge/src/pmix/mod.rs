@@ -6,11 +6,13 @@
 
 pub mod app;
 mod blobs;
+pub mod delegate;
 mod describe;
 pub mod host;
 pub mod leavings;
 mod mailbox;
 mod neighbours;
+pub mod together;
 
 use std::os::fd::IntoRawFd;
 

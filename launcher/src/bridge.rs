@@ -33,6 +33,9 @@ use crate::privilege;
 use crate::sys::process::{self, Side};
 use crate::sys::{lifeline, pass};
 
+/// How often `-v` was said: to the command by the user, and to the helper.
+const VERBOSE: &str = "SINGULARITY_VERBOSE";
+
 /// How long a rank that finds the name taken waits for whoever has it to listen.
 const LISTENING: Duration = Duration::from_secs(10);
 
@@ -188,12 +191,22 @@ impl Asking<'_> {
             let value = change.value()?;
             is_client.then(|| (change.name().to_owned(), value.to_owned()))
         });
+        // The helper says as much as this process does; by the option, where that was
+        // not said by the variable.
+        let own = match tracing::level_filters::LevelFilter::current() {
+            level if level >= tracing::Level::TRACE => Some("3"),
+            level if level >= tracing::Level::DEBUG => Some("2"),
+            level if level >= tracing::Level::INFO => Some("1"),
+            _ => None,
+        };
+        let said = own.map(|often| (OsString::from(VERBOSE), OsString::from(often)));
         self.host
             .environment
             .iter()
-            .filter(|(name, _)| kept(name))
+            .filter(|(name, _)| kept(name) && (own.is_none() || name != VERBOSE))
             .cloned()
             .chain(set)
+            .chain(said)
             .filter_map(|(mut name, value)| {
                 name.push("=");
                 name.push(value);

@@ -40,11 +40,12 @@ pub enum Meeting {
 /// Which forms of the helper stand between launcher and rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bridge {
-    /// One helper a rank, a PMIx client of the host's server; the program speaks this.
+    /// A PMIx client of the host's server; the program speaks this. One helper a node, or
+    /// one a rank where the launcher does not tell how many ranks a node has.
     Rank(AppInterface),
     /// One helper a node; the program speaks this.
     Node(AppInterface),
-    /// One a rank towards the host's PMIx server, and one a node towards the program.
+    /// The same for a program that speaks PMIx, which takes a server of its own.
     Both(AppInterface),
 }
 

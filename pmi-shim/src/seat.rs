@@ -109,7 +109,7 @@ pub enum HostInterface {
     /// The PMI-2 wire on the descriptor that comes with the message.
     Pmi2,
     /// The host's PMIx server, which the helper finds by the environment it was
-    /// started with. Only the form `rank`.
+    /// started with.
     Pmix,
     /// No interface: Slurm's step without one (`--mpi=none`).
     Slurm(Step),

@@ -289,7 +289,7 @@ fn cost(meeting: &Meeting) -> &'static str {
         Meeting::Bridge {
             bridge: Bridge::Rank(_),
             ..
-        } => "up to 20 ms a rank before it starts, and a process beside each",
+        } => "up to 20 ms a rank before it starts, and two processes on each node",
         Meeting::Bridge {
             bridge: Bridge::Node(_),
             ..
@@ -297,7 +297,7 @@ fn cost(meeting: &Meeting) -> &'static str {
         Meeting::Bridge {
             bridge: Bridge::Both(_),
             ..
-        } => "up to 40 ms a rank before it starts, and a process beside each and on each node",
+        } => "up to 20 ms a rank before it starts, and three processes on each node",
         Meeting::Refuse { .. } => "the ranks do not start",
     }
 }

@@ -7,11 +7,14 @@
 //! ```text
 //! pmi-bridge node LISTENER [--munge=DIRECTORY]
 //! pmi-bridge rank CONNECTION
+//! pmi-bridge delegate | visit
 //! ```
 //! LISTENER, CONNECTION and DIRECTORY are numbers of inherited descriptors: a
 //! listening socket of [`pmi_shim::seat::name`], one end of a socket pair, and the
-//! host's directory of munge's socket. Standard error is the first rank's.
+//! host's directory of munge's socket. A delegate is a child of a node's helper
+//! ([`pmix::delegate`]). Standard error is the first rank's.
 
+mod log;
 mod member;
 mod node;
 mod nodes;
@@ -43,12 +46,14 @@ fn main() -> ExitCode {
         return pmix::leavings::wait_and_clear(words);
     }
     if form.as_deref() == Some(pmix::delegate::FORM) {
+        log::start("delegate");
         return match std::io::stdin().as_fd().try_clone_to_owned() {
             Ok(orders) => pmix::delegate::serve(orders),
             Err(_) => ExitCode::FAILURE,
         };
     }
     if form.as_deref() == Some(pmix::delegate::VISIT) {
+        log::start("visit");
         return pmix::delegate::visit();
     }
     let descriptor = words.next().and_then(|number| inherited(&number));
@@ -61,8 +66,14 @@ fn main() -> ExitCode {
             .ok_or(word),
     };
     match (form.as_deref(), descriptor, munge, words.next()) {
-        (Some("node"), Some(listener), Ok(munge), None) => node::serve(listener, munge),
-        (Some("rank"), Some(connection), Ok(None), None) => rank::serve(connection),
+        (Some("node"), Some(listener), Ok(munge), None) => {
+            log::start("node");
+            node::serve(listener, munge)
+        }
+        (Some("rank"), Some(connection), Ok(None), None) => {
+            log::start("rank");
+            rank::serve(connection)
+        }
         _ => {
             eprintln!("pmi-bridge: started by hand; `singularity exec` starts it where needed");
             ExitCode::from(USAGE)

@@ -295,6 +295,14 @@ impl Member {
     fn host_event(&mut self, event: HostEvent, now: Instant) {
         match event {
             HostEvent::Ready(job) => {
+                let (ranks, nodes) = (job.layout.size(), job.layout.nodes());
+                tracing::info!(
+                    job = job.name,
+                    ranks,
+                    nodes,
+                    here = job.local.len(),
+                    "the job"
+                );
                 let Some(make_app) = self.make_app.take() else {
                     return;
                 };
@@ -309,11 +317,14 @@ impl Member {
                 }
             }
             HostEvent::Gathered(blobs) => {
+                let bytes: usize = blobs.iter().map(Vec::len).sum();
+                tracing::debug!(members = blobs.len(), bytes, "an exchange is done");
                 if let Some(app) = &mut self.app {
                     app.gathered(blobs);
                 }
             }
             HostEvent::Finalized => {
+                tracing::info!("the launcher has taken the farewell");
                 self.through = true;
                 // They owe nothing to anybody any more.
                 self.ranks.iter().for_each(|place| place.lifeline.release());
@@ -328,15 +339,18 @@ impl Member {
     fn app_event(&mut self, event: AppEvent, now: Instant) {
         match event {
             AppEvent::Started(rank) => {
+                tracing::debug!(rank, "a rank has begun MPI_Init");
                 self.look = Some((now + FIRST_LOOK, FIRST_LOOK));
                 let word = self.watch.started(rank);
                 self.follow(word, now);
             }
             AppEvent::Gather(blob) => {
+                tracing::debug!(bytes = blob.len(), "all ranks here are at an exchange");
                 self.note_segments();
                 self.host.gather(blob);
             }
             AppEvent::Finalized(rank) => {
+                tracing::debug!(rank, "a rank is through");
                 let word = self.watch.finalized(rank);
                 self.follow(word, now);
             }
@@ -374,6 +388,11 @@ impl Member {
     fn end(&mut self, abort: Abort, now: Instant) {
         self.refuse_all(&abort.reason);
         if self.aborted.is_none() && !self.through {
+            tracing::info!(
+                status = abort.status,
+                reason = abort.reason,
+                "the job is ended"
+            );
             self.note_segments();
             self.host.abort(&abort);
             self.aborted = Some((now, abort));
@@ -390,7 +409,7 @@ impl Member {
     fn fail(&mut self, abort: Abort, now: Instant) {
         self.refuse_all(&abort.reason);
         if self.aborted.is_none() && !self.through {
-            tracing::debug!(reason = abort.reason, "the job is aborted");
+            tracing::info!(reason = abort.reason, "the job is aborted");
             self.note_segments();
             self.aborted = Some((now, abort));
         }
@@ -408,6 +427,7 @@ impl Member {
             };
             match seat {
                 Ok((seat, descriptor)) => {
+                    tracing::debug!(rank = hello.rank, "a rank has its seat");
                     asking.seat(seat, descriptor.as_ref().map(AsFd::as_fd));
                     self.watch.seated(hello.rank);
                     self.ranks.push(Place {

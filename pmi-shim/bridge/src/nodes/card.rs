@@ -100,7 +100,10 @@ mod tests {
     fn this_node_has_an_address_and_loopback_is_the_last() {
         let card = Card::of_this_node([1; LENGTH], 5);
         assert!(!card.addresses.is_empty());
-        let loopback = card.addresses.iter().map(|address| address.ip().is_loopback());
+        let loopback = card
+            .addresses
+            .iter()
+            .map(|address| address.ip().is_loopback());
         assert!(loopback.is_sorted());
         assert!(Card::of(&card.text()) == Some(card));
     }

@@ -78,11 +78,7 @@ impl Seal {
 
 /// What shows that one end of a connection has the secret of both. Each end shows it
 /// for itself, so that none can give the other's back.
-pub fn proof(
-    secret: &[u8; LENGTH],
-    upwards: bool,
-    transcript: &[u8; LENGTH],
-) -> [u8; LENGTH] {
+pub fn proof(secret: &[u8; LENGTH], upwards: bool, transcript: &[u8; LENGTH]) -> [u8; LENGTH] {
     proving(secret, upwards, transcript)
         .finalize()
         .into_bytes()
@@ -164,7 +160,10 @@ mod tests {
         assert!(is_proof(&[7; 32], true, &[1; 32], &one));
         assert!(!is_proof(&[8; 32], true, &[1; 32], &one), "another secret");
         assert!(!is_proof(&[7; 32], false, &[1; 32], &one), "given back");
-        assert!(!is_proof(&[7; 32], true, &[2; 32], &one), "another connection");
+        assert!(
+            !is_proof(&[7; 32], true, &[2; 32], &one),
+            "another connection"
+        );
         for text in ["", "0", "zz", &one[..62], "é"] {
             assert!(!is_proof(&[7; 32], true, &[1; 32], text), "{text}");
         }

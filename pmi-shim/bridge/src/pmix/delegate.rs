@@ -89,7 +89,12 @@ impl Told {
             Told::Job(job) => {
                 let nodes = (0..job.layout.nodes()).map(|node| listed(job.layout.ranks_on(node)));
                 let nodes: Vec<String> = nodes.collect();
-                format!("job {} {} {}", job.name, listed(&job.local), nodes.join(";"))
+                format!(
+                    "job {} {} {}",
+                    job.name,
+                    listed(&job.local),
+                    nodes.join(";")
+                )
             }
             Told::Card(text) => format!("card {text}"),
             Told::Finalized => "finalized ".to_owned(),
@@ -196,6 +201,10 @@ pub fn serve(orders: OwnedFd) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    tracing::debug!(
+        rank = client.rank(),
+        "connected to the launcher's PMIx server"
+    );
     match job(&client) {
         Ok(mut job) => {
             let here = job.layout.node_of(client.rank()).unwrap_or_default();
@@ -303,7 +312,7 @@ fn visit_as(ranks: &[Rank]) {
 /// One rank comes to the launcher's server, and leaves it.
 pub fn visit() -> ExitCode {
     settle_environment();
-    let left = Client::connect(|_| {}).and_then(|client| client.finalize());
+    let left = Client::connect_deaf().and_then(|client| client.finalize());
     match left {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -345,7 +354,15 @@ mod tests {
 
     #[test]
     fn other_lines_are_neither() {
-        for line in ["", "get", "get x", "finalize 1,x", "abort x", "job a b c", "more 1"] {
+        for line in [
+            "",
+            "get",
+            "get x",
+            "finalize 1,x",
+            "abort x",
+            "job a b c",
+            "more 1",
+        ] {
             assert_eq!(Order::of(line), None, "{line}");
             assert_eq!(Told::of(line), None, "{line}");
         }

@@ -101,7 +101,10 @@ impl Together {
         for line in String::from_utf8_lossy(&lines).lines() {
             match Told::of(line) {
                 Some(told) => self.told(told, now),
-                None => self.end(Abort::new(1, "the bridge's own process does not make sense")),
+                None => self.end(Abort::new(
+                    1,
+                    "the bridge's own process does not make sense",
+                )),
             }
         }
         if gone {
@@ -139,7 +142,10 @@ impl Together {
         let first = job.local.first().copied().unwrap_or_default();
         let node = job.layout.node_of(first).unwrap_or_default();
         if self.came != job.local {
-            return Err("the launcher's PMIx server tells other ranks of this node than its variables".into());
+            return Err(
+                "the launcher's PMIx server tells other ranks of this node than its variables"
+                    .into(),
+            );
         }
         if job.layout.nodes() < 2 {
             self.met = true;
@@ -160,8 +166,12 @@ impl Together {
     fn hear_the_nodes(&mut self, now: Instant) {
         let Some(nodes) = &mut self.nodes else { return };
         let mut said = nodes.proceed(now);
-        if said.iter().any(|event| matches!(event, HostEvent::Ready(_))) {
+        if said
+            .iter()
+            .any(|event| matches!(event, HostEvent::Ready(_)))
+        {
             self.met = true;
+            tracing::debug!("the helpers of all nodes have met");
             if let Some(blob) = self.waiting.take() {
                 nodes.gather(blob);
                 said.extend(nodes.proceed(now));

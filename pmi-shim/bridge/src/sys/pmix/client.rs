@@ -33,14 +33,7 @@ impl Client {
     /// # Errors
     /// There is no server, or it cannot be talked to.
     pub fn connect(on_event: impl Fn(Status) + Send + Sync + 'static) -> Result<Client, Status> {
-        let mut name = process(c"", 0);
-        // SAFETY: `name` is ours, and no attributes are passed.
-        let answer = unsafe { libpmix::PMIx_Init(&mut name, null_mut(), 0) };
-        Status::check(answer)?;
-        let client = Client {
-            nspace: nspace_of(&name),
-            rank: name.rank,
-        };
+        let client = Client::connect_deaf()?;
         if ON_EVENT.set(Box::new(on_event)).is_ok() {
             let mut codes = EVENTS;
             // SAFETY: the codes are copied; the handler is a function, and without a
@@ -61,6 +54,21 @@ impl Client {
             tracing::debug!(id, "handler of events");
         }
         Ok(client)
+    }
+
+    /// The same, without hearing of anything that the host reports.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub fn connect_deaf() -> Result<Client, Status> {
+        let mut name = process(c"", 0);
+        // SAFETY: `name` is ours, and no attributes are passed.
+        let answer = unsafe { libpmix::PMIx_Init(&mut name, null_mut(), 0) };
+        Status::check(answer)?;
+        Ok(Client {
+            nspace: nspace_of(&name),
+            rank: name.rank,
+        })
     }
 
     /// The number of this process in the job.

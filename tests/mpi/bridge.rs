@@ -103,3 +103,31 @@ fn open_mpi_runs_on_two_hosts_under_hydra() {
     }
     assert_nothing_left(&before);
 }
+
+/// The launcher's servers tell the helpers of the hosts where they are; the rest goes
+/// over connections of their own.
+#[test]
+fn mpich_runs_on_two_hosts_under_mpirun() {
+    let user = User::ordinary();
+    let before = Leftovers::snapshot(&user);
+    {
+        let hosts = Hosts::two(&user);
+        for mpirun in [Mpi::openmpi(), Mpi::openmpi5()] {
+            let mut job = hosts.mpirun(&mpirun, &user, 2);
+            job.arg(test_support::command())
+                .arg("exec")
+                .arg(Image::WheelMpich4.directory())
+                .args(["ring", "--size", "100000"]);
+            let output = run(&mut job);
+            // Not quietly: the mpirun of Open MPI 5 warns now and then of setpgid(2) for
+            // the agent that it has just started, which was quicker.
+            output.succeeded();
+            assert!(output.stdout().contains("ring of 4 ranks"), "{output}");
+            for host in ["one", "two"] {
+                let there = output.stdout().matches(&format!(" on {host},")).count();
+                assert_eq!(there, 2, "{output}");
+            }
+        }
+    }
+    assert_nothing_left(&before);
+}

@@ -119,7 +119,8 @@ scale: build ## Count what starts cost a shared file system, and compute many no
 	'$(BIN)' bench --measure files --ranks 1,2,4,8,16,32,64 --json '$(TARGET)/scale.json' \
 		--model --nodes 1,10,100,1000,2000,5000,10000 $(SCALE) \
 		"$$(tests/images/image dir openmpi-bookworm)" \
-		"$$(tests/images/image file openmpi-bookworm squashfs)"
+		"$$(tests/images/image file openmpi-bookworm squashfs)" \
+		"$$(tests/images/image file openmpi-bookworm erofs-lz4hc)"
 	'$(BIN)' bench --measure files --ranks 1,4,16 --json '$(TARGET)/scale-staged.json' \
 		--options=--stage "$$(tests/images/image file openmpi-bookworm squashfs)"
 	@echo 'the counts as JSON: $(TARGET)/scale.json, with --stage $(TARGET)/scale-staged.json'

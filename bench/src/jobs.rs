@@ -2,6 +2,7 @@
 //!
 //! Owns: one start of one way. Never: says when, or compares.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
@@ -129,6 +130,8 @@ pub struct Site {
     pub quick: bool,
     /// Names of processes that the host's own jobs have beside their ranks.
     pub usual: BTreeSet<String>,
+    /// Whether jobs that ran side by side have failed.
+    pub one_at_a_time: Cell<bool>,
     /// Whether nothing is measured but exchanges through the launcher, which need
     /// no MPI that works.
     pub without_mpi: bool,

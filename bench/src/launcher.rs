@@ -129,17 +129,21 @@ impl Launcher {
     /// Steps of an allocation wait for one another unless srun is told otherwise.
     pub fn side_by_side(&self) -> Option<Self> {
         let mut launcher = self.clone();
-        if self.dialect == Dialect::Srun {
+        if self.is_srun() {
             self.overlaps.then_some(())?;
             launcher.words.push("--overlap".to_owned());
         }
         Some(launcher)
     }
 
+    /// Whether it is Slurm's.
+    pub fn is_srun(&self) -> bool {
+        self.dialect == Dialect::Srun
+    }
+
     /// Whether srun knows our plugin's options.
     pub fn has_plugin(&self) -> bool {
-        self.dialect == Dialect::Srun
-            && printed(&self.words[0], &["--help"]).contains("--singularity-image")
+        self.is_srun() && printed(&self.words[0], &["--help"]).contains("--singularity-image")
     }
 
     /// As it is stored.

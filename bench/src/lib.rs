@@ -31,6 +31,7 @@ pub mod watch;
 pub mod ways;
 pub mod words;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
@@ -310,6 +311,7 @@ fn measure(options: &Bench, wanted: &Wanted, quiet: bool) -> Result<Data, Error>
         most: options.most,
         quick: options.quick,
         usual: BTreeSet::new(),
+        one_at_a_time: Cell::new(false),
         without_mpi: wanted.is_without_mpi(),
     };
     let taking_part = first_look(wanted, &mut data, &mut site, &entries, &mut progress)?;

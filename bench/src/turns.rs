@@ -42,13 +42,21 @@ impl Site {
         measures: &[Measure],
         random: &mut Random,
     ) -> Vec<Result<Vec<Sample>, String>> {
-        let job = Turns {
+        let mut job = Turns {
             ranks,
             measures,
-            launcher: self.launcher.side_by_side(),
+            launcher: None,
         };
+        if entries.len() > 1 && !self.one_at_a_time.get() {
+            job.launcher = self.launcher.side_by_side();
+        }
         if job.launcher.is_some() {
-            return self.side_by_side(entries, &job, random);
+            let all = self.side_by_side(entries, &job, random);
+            // A site may not let steps share processors; each will be tried by itself.
+            if self.launcher.is_srun() && all.iter().any(Result::is_err) {
+                self.one_at_a_time.set(true);
+            }
+            return all;
         }
         let mut all: Vec<_> = entries.iter().map(|_| Ok(Vec::new())).collect();
         for place in random.order(entries.len()) {

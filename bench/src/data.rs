@@ -310,8 +310,7 @@ impl Data {
         let mut text = self.to_json();
         text.push('\n');
         if path.as_os_str() == "-" {
-            print!("{text}");
-            return Ok(());
+            return crate::say(&text);
         }
         std::fs::write(path, text).map_err(|error| Error::io(step(), &error))
     }

@@ -79,8 +79,7 @@ fn carry_out(options: &Bench, quiet: bool) -> Result<(), Error> {
     let wanted = Wanted::parse(&options.measure)?;
     let assumptions = Assumptions::default().with(&options.assume)?;
     if let [a, b] = options.compare.as_slice() {
-        say(&text::compare(&Data::read(a)?, &Data::read(b)?));
-        return Ok(());
+        return say(&text::compare(&Data::read(a)?, &Data::read(b)?));
     }
     let mut runs = Vec::new();
     for file in &options.from {
@@ -97,10 +96,12 @@ fn carry_out(options: &Bench, quiet: bool) -> Result<(), Error> {
     if !options.images.is_empty() {
         runs.push(measure(options, &wanted, quiet)?);
     }
+    // Said last: what cannot be said is no reason not to store it.
+    let mut said = String::new();
     if options.json.as_deref() != Some(Path::new("-")) {
         match options.targets {
-            true => say(&text::targets(&runs)),
-            false => runs.iter().for_each(|data| say(&text::report(data))),
+            true => said = text::targets(&runs),
+            false => said.extend(runs.iter().map(text::report)),
         }
     }
     let stored = runs.into_iter().next();
@@ -113,12 +114,9 @@ fn carry_out(options: &Bench, quiet: bool) -> Result<(), Error> {
         }
     }
     if options.model {
-        say(&model::report(
-            stored.as_ref(),
-            &assumptions,
-            &options.nodes,
-        ));
+        said += &model::report(stored.as_ref(), &assumptions, &options.nodes);
     }
+    say(&said)?;
     match stored.filter(|_| options.from.is_empty()) {
         Some(data) => what_failed(&data),
         None => Ok(()),
@@ -138,10 +136,17 @@ fn what_failed(data: &Data) -> Result<(), Error> {
     Ok(())
 }
 
-/// Standard output that is closed has heard enough.
-fn say(text: &str) {
-    use std::io::Write as _;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Standard output that is closed has heard enough; one that is full has not.
+fn say(text: &str) -> Result<(), Error> {
+    use std::io::{ErrorKind, Write as _};
+    let mut out = std::io::stdout();
+    let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match done {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::io("write to standard output", &error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn write_report(data: &Data, directory: &Path) -> Result<(), Error> {

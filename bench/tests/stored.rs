@@ -223,3 +223,30 @@ fn a_file_that_is_no_run_is_refused_by_name() {
     assert!(said.contains("no.json: not a stored run: "), "{said}");
     assert!(said.contains("hint: "), "{said}");
 }
+
+#[test]
+fn a_full_standard_output_is_an_error_of_one_line() {
+    let place = tempfile::tempdir().unwrap();
+    let file = stored(
+        place.path(),
+        "run.json",
+        &run(&[("directory", "root", 1.0)]),
+    );
+    for words in [vec!["--from"], vec!["--json", "-", "--from"]] {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("there is a /dev/full");
+        let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+            .arg("bench")
+            .args(&words)
+            .arg(&file)
+            .stdout(full)
+            .output()
+            .expect("the program was built");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(255), "{said}");
+        let first = "singularity: write to standard output: no space left on device";
+        assert!(said.starts_with(first), "{said}");
+    }
+}

@@ -63,7 +63,7 @@ fn every_format_is_packed_and_recognised() {
         let opened = image::Image::open(&image).unwrap();
         let said = opened.format().to_string();
         let expected = match format {
-            Format::Squashfs => "squashfs (zstd)",
+            Format::Squashfs => "squashfs (lz4)",
             Format::Sif => "SIF with squashfs",
             _ => &format.to_string(),
         };

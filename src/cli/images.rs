@@ -65,7 +65,7 @@ pub struct Writing {
     /// Replace an image that is there
     #[arg(short = 'F', long)]
     pub force: bool,
-    /// The compressor, with its level: zstd, zstd:19, lz4, gzip, xz, none [default: zstd]
+    /// The compressor, with its level: lz4, lz4hc, zstd, zstd:19, gzip, xz, none [default: lz4; of EROFS lz4hc]
     #[arg(long, value_name = "NAME[:LEVEL]")]
     pub compression: Option<String>,
     /// Work in DIR, which should be on a local disk [default: TMPDIR, else /tmp]

@@ -1,8 +1,8 @@
 //! squashfs, by mksquashfs(1) of squashfs-tools.
 //!
-//! Blocks of 32 KiB and the fast levels of zstd: an MPI program reads a little of
-//! a hundred files when it starts, and whole blocks are unpacked for that.
-//! docs/PERFORMANCE.md has the figures.
+//! Blocks of 32 KiB and lz4: an MPI program reads a little of a hundred files when it
+//! starts, whole blocks are unpacked for that, and anew at each start.
+//! docs/decisions/0018-lz4-for-squashfs.md has the figures.
 
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -56,11 +56,11 @@ pub(super) fn check(compression: Option<&Compression>) -> Result<(), Error> {
 }
 
 fn options(compression: Option<&Compression>) -> Vec<String> {
-    let zstd = Compression {
-        name: "zstd".to_owned(),
-        level: Some(3),
+    let lz4 = Compression {
+        name: "lz4".to_owned(),
+        level: None,
     };
-    let Compression { name, level } = compression.unwrap_or(&zstd);
+    let Compression { name, level } = compression.unwrap_or(&lz4);
     let mut words = match name.as_str() {
         "none" => vec!["-noI", "-noId", "-noD", "-noF", "-noX"],
         "lz4hc" => vec!["-comp", "lz4", "-Xhc"],

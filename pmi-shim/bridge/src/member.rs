@@ -420,7 +420,9 @@ impl Member {
             return;
         };
         for (asking, hello, belongings) in self.waiting.drain(..) {
-            let known = job.local.contains(&hello.rank) && hello.size == job.layout.size();
+            // prterun tells its ranks no number; the server of PMIx, that was asked, does.
+            let agrees = hello.host == HostInterface::Pmix || hello.size == job.layout.size();
+            let known = job.local.contains(&hello.rank) && agrees;
             let seat = match known && self.ranks.iter().all(|place| place.rank != hello.rank) {
                 true => app.seat(hello.rank),
                 false => Err("the launcher knows no such rank here, or it came twice".into()),

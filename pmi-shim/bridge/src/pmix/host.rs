@@ -241,7 +241,8 @@ fn layout(client: &Client, size: u32) -> Result<Layout, String> {
     }
     let mut peers = peers;
     peers.sort_unstable();
-    [mapping, resolved, numbered]
+    // PRRTE of Open MPI 5.0.7 prints a word about being asked for nodes: that comes last.
+    [mapping, numbered, resolved]
         .into_iter()
         .filter_map(|told| told(client, size))
         .find(|layout| {

@@ -29,6 +29,7 @@ fn main() -> std::io::Result<()> {
             words: &words,
             path: OsStr::new(path),
             library_path: library_path.as_deref(),
+            variable: &|name| std::env::var_os(format!("INSIDE_{name}")),
             directory: Path::new("/"),
             at_terminal: false,
             depth,

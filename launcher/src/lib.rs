@@ -144,8 +144,7 @@ pub fn launch(
 /// Whether the program may have to be seated at the bridge.
 fn needs_bridge(request: &Request) -> bool {
     let choice = request.mpi.choice;
-    request.launcher.is_rank()
-        && matches!(choice, pmi_shim::Choice::Auto | pmi_shim::Choice::Bridge)
+    request.launcher.is_rank() && choice.decides()
 }
 
 struct Entered {

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use image::mpi::{self, Depth, ProgramMpi, Question, Root};
-use pmi_shim::{Choice, Client, Facts, Family, Host as Launcher, Meeting, Mpi, Program};
+use pmi_shim::{Change, Client, Facts, Family, Host as Launcher, Meeting, Mpi, Program};
 
 use crate::env::{self, Environment};
 use crate::error::{shown, Error};
@@ -53,9 +53,10 @@ impl Pair<'_> {
         let program = match is_asked(&request.launcher, &request.mpi) {
             true => {
                 timing.phase("environment");
-                let program = program_here(words, environment, scripts);
+                let at_terminal = std::io::stdin().is_terminal();
+                let program = program_here(words, environment, scripts, at_terminal, Depth::Quick);
                 timing.phase("MPI");
-                program
+                program.told(request.mpi.choice)
             }
             false => Program::UNKNOWN,
         };
@@ -67,10 +68,11 @@ impl Pair<'_> {
         let changes = env::hygiene(request, host, &program, own_namespace);
         let name = program.candidates().first();
         let name = name.map(|mpi| mpi.shown.clone()).unwrap_or_default();
-        let meeting = decide(&request.launcher, program, &request.mpi, helper.is_some());
+        let (meeting, instead) = decide(&request.launcher, program, &request.mpi, helper.is_some());
         let bridge = match meeting {
             Meeting::Pass { .. } => {
                 environment.apply(changes);
+                environment.apply(instead);
                 return Ok(());
             }
             Meeting::Refuse { line, hint } => {
@@ -96,6 +98,7 @@ impl Pair<'_> {
         )?;
         environment.apply(changes);
         environment.take_seat(&place.hand_on()?);
+        environment.apply(instead);
         timing.phase("bridge");
         Ok(())
     }
@@ -113,8 +116,15 @@ pub(crate) fn job_name(job: &pmi_shim::JobIdentity) -> String {
 /// Which MPI a command uses in the image that is this process's root.
 ///
 /// `environment` is what the program will find, but for what the image's scripts set;
-/// where those set a search path in plain words, that counts.
-fn program_here(words: &[OsString], environment: &Environment, scripts: &[PathBuf]) -> Program {
+/// where those set a search path in plain words, that counts. `at_terminal`: somebody
+/// types at it.
+pub fn program_here(
+    words: &[OsString],
+    environment: &Environment,
+    scripts: &[PathBuf],
+    at_terminal: bool,
+    depth: Depth,
+) -> Program {
     let Ok(root) = Root::open(Path::new("/")) else {
         return Program::UNKNOWN;
     };
@@ -131,11 +141,18 @@ fn program_here(words: &[OsString], environment: &Environment, scripts: &[PathBu
             words,
             path: &path,
             library_path: library_path.as_deref(),
+            variable: &inside,
             directory: &directory,
-            at_terminal: std::io::stdin().is_terminal(),
-            depth: Depth::Quick,
+            at_terminal,
+            depth,
         },
     )
+}
+
+/// `PATH` as the program will find it, in the image that is this process's root.
+pub fn path_here(environment: &Environment, scripts: &[PathBuf]) -> OsString {
+    let set = environment.get("PATH").map(OsStr::to_owned);
+    scripts::assigned("PATH", set, scripts).unwrap_or_default()
 }
 
 /// Which MPI a command uses in a root.
@@ -178,17 +195,17 @@ fn described(mpi: &mpi::Mpi) -> Mpi {
 
 /// Whether it has to be known what the program is linked with.
 pub fn is_asked(launcher: &Launcher, wanted: &MpiChoice) -> bool {
-    let decides = matches!(wanted.choice, Choice::Auto | Choice::Bridge);
-    launcher.is_rank() && (decides || wanted.hygiene)
+    launcher.is_rank() && (wanted.choice.decides() || wanted.hygiene)
 }
 
-/// How they come together, with a word to the log.
+/// How they come together, with a word to the log; and what the program finds, after all
+/// else, in place of interfaces that it is not given.
 pub fn decide(
     launcher: &Launcher,
     program: Program,
     wanted: &MpiChoice,
     has_bridge: bool,
-) -> Meeting {
+) -> (Meeting, Vec<Change>) {
     let facts = Facts {
         program,
         choice: wanted.choice,
@@ -218,5 +235,6 @@ pub fn decide(
             tracing::warn!("{warning}");
         }
     }
-    meeting
+    let instead = pmi_shim::instead_of_worlds_of_one(launcher, &facts, &meeting);
+    (meeting, instead)
 }

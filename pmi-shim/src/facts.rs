@@ -73,6 +73,27 @@ impl Program {
     /// Nothing is known, so whatever helps any MPI is done.
     pub const UNKNOWN: Program = Program::Perhaps(Vec::new());
 
+    /// The program as it is with the user's word on its MPI. What it is linked with is
+    /// no matter of choice.
+    pub fn told(self, choice: Choice) -> Program {
+        let (family, name) = match choice {
+            Choice::OpenMpi => (Family::OpenMpi, "Open MPI"),
+            Choice::Mpich => (Family::Mpich, "MPICH"),
+            Choice::Auto | Choice::Pass | Choice::Bridge | Choice::Off => return self,
+        };
+        if let Program::With(_) = self {
+            return self;
+        }
+        let is_open = |mpi: &&Mpi| (mpi.family == Family::OpenMpi) == (family == Family::OpenMpi);
+        let found = self.candidates().iter().find(is_open).cloned();
+        Program::With(found.unwrap_or_else(|| Mpi {
+            family,
+            major: None,
+            clients: Vec::new(),
+            shown: name.to_owned(),
+        }))
+    }
+
     /// Whether an MPI may be used that `is` is true of. Of a program that nothing is
     /// known of, everything may be.
     pub fn may_use(&self, is: impl Fn(&Mpi) -> bool) -> bool {
@@ -97,17 +118,31 @@ pub enum Choice {
     Pass,
     /// They meet over the bridge wherever there is one, also where they could directly.
     Bridge,
+    /// As `Auto`, and a program whose MPI cannot be told uses Open MPI.
+    OpenMpi,
+    /// As `Auto`, and a program whose MPI cannot be told uses MPICH or one of its family.
+    Mpich,
     /// Nothing is done: the environment stays as the launcher made it.
     Off,
 }
 
 impl Choice {
+    /// What can be chosen, for messages.
+    pub const NAMES: &'static str = "auto, pass, bridge, openmpi, mpich or off";
+
+    /// Whether it is found out how they meet, rather than said.
+    pub fn decides(self) -> bool {
+        !matches!(self, Choice::Pass | Choice::Off)
+    }
+
     /// The choice with this name.
     pub fn named(name: &OsStr) -> Option<Self> {
         match name.to_str()? {
             "auto" => Some(Choice::Auto),
             "pass" => Some(Choice::Pass),
             "bridge" => Some(Choice::Bridge),
+            "openmpi" => Some(Choice::OpenMpi),
+            "mpich" => Some(Choice::Mpich),
             "off" => Some(Choice::Off),
             _ => None,
         }
@@ -119,6 +154,8 @@ impl Choice {
             Choice::Auto => "auto",
             Choice::Pass => "pass",
             Choice::Bridge => "bridge",
+            Choice::OpenMpi => "openmpi",
+            Choice::Mpich => "mpich",
             Choice::Off => "off",
         }
     }

@@ -42,6 +42,7 @@
 //! That also makes every answer a function of its arguments, and the recorded
 //! environments under `tests/data` its tests.
 
+mod alone;
 mod detect;
 mod directories;
 #[cfg(test)]
@@ -63,6 +64,7 @@ pub mod server;
 pub mod wire1;
 pub mod wire2;
 
+pub use alone::instead_of_worlds_of_one;
 pub use detect::detect;
 pub use directories::Why;
 pub use environment::Environment;

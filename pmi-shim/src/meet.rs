@@ -240,7 +240,7 @@ pub fn meet(host: &Host, facts: &Facts) -> Meeting {
     match facts.choice {
         Choice::Pass => return pass("--mpi=pass: they have to meet directly"),
         Choice::Off => return pass("--mpi=off: nothing is done about MPI"),
-        Choice::Auto | Choice::Bridge => {}
+        Choice::Auto | Choice::Bridge | Choice::OpenMpi | Choice::Mpich => {}
     }
     match &facts.program {
         Program::Without => pass(PASSES),
@@ -318,7 +318,7 @@ fn asks_hydra_too_much(host: &Host, mpi: &Mpi) -> bool {
 /// the two for the same (`opal/mca/btl/vader`), and ends by SIGSEGV or hangs. With two
 /// ranks there is one order only. All ranks of a job have to come to one answer, so it
 /// depends on nothing that differs between nodes.
-fn may_be_numbered_otherwise(host: &Host, mpi: &Mpi) -> bool {
+pub(crate) fn may_be_numbered_otherwise(host: &Host, mpi: &Mpi) -> bool {
     let is_old = mpi.family == Family::OpenMpi && mpi.major.is_none_or(|major| major < 5);
     is_old && host.launcher == Launcher::Prrte && host.size.is_none_or(|size| size > 2)
 }
@@ -358,7 +358,7 @@ fn perhaps(host: &Host, candidates: &[Mpi], facts: &Facts) -> Meeting {
     Meeting::Pass {
         why: "the program is a shell or an interpreter, and no way suits all MPIs of the image",
         warning: Some(format!(
-            "which MPI the program will use is not known; {} would not meet {}: name the MPI program itself, or choose with --mpi=bridge or --mpi=pass",
+            "which MPI the program will use is not known; {} would not meet {}: it ends then; name the MPI program itself, or the family: --mpi=openmpi or --mpi=mpich",
             apart.join(" and "),
             host.launcher.name(),
         )),

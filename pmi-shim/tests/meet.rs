@@ -3,7 +3,9 @@
 mod recorded;
 
 use pmi_shim::seat::AppInterface;
-use pmi_shim::{meet, Bridge, Choice, Client, Facts, Family, Meeting, Mpi, Program};
+use pmi_shim::{
+    instead_of_worlds_of_one, meet, Bridge, Choice, Client, Facts, Family, Meeting, Mpi, Program,
+};
 
 use recorded::recorded;
 
@@ -295,4 +297,38 @@ fn intel_mpi_meets_its_own_hydra_directly() {
 fn a_port_of_hydra_without_a_size_is_refused_only_where_the_bridge_is_needed() {
     assert_eq!(short(&met("hydra-4.0.2-port", mpich())), "pass");
     assert_eq!(short(&met("hydra-4.0.2-port", open_mpi(4))), "refuse");
+}
+
+#[test]
+fn an_mpi_that_is_given_no_interface_is_kept_from_running_alone() {
+    let set = |launcher: &str, size: Option<&str>, program: Program| -> Vec<String> {
+        let recorded = recorded(launcher);
+        let host = match size {
+            Some(size) => recorded.with("OMPI_COMM_WORLD_SIZE", size).host(),
+            None => recorded.host(),
+        };
+        let facts = Facts {
+            program,
+            choice: Choice::Auto,
+            has_bridge: true,
+        };
+        let changes = instead_of_worlds_of_one(&host, &facts, &meet(&host, &facts));
+        let names = changes.iter().map(|change| change.name().to_string_lossy());
+        names.map(|name| name.into_owned()).collect()
+    };
+    let two = || Program::Perhaps(vec![open_mpi(4), mpich()]);
+    let of_open_mpi = ["JSM_JSRUN_PORT", "PMIX_MCA_psec"];
+    // Open MPI meets this mpirun, MPICH this hydra, and neither is given a thing by srun.
+    assert_eq!(set("openmpi-4.1.4", None, two()), ["PMI_FD"]);
+    assert_eq!(set("hydra-4.0.2", None, two()), of_open_mpi);
+    let hardly = Program::Hardly(vec![open_mpi(4), mpich()]);
+    let all = ["PMI_FD", "JSM_JSRUN_PORT", "PMIX_MCA_psec"];
+    assert_eq!(set("slurm-22.05-none", None, hardly), all);
+    // Over a bridge it is what the bridge does not offer.
+    let python = || Program::Perhaps(vec![mpich()]);
+    assert_eq!(set("openmpi-4.1.4", None, python()), of_open_mpi);
+    // One rank is a world of one, and what is known needs nothing.
+    assert!(set("openmpi-4.1.4", Some("1"), two()).is_empty());
+    assert!(set("openmpi-4.1.4", None, Program::With(open_mpi(4))).is_empty());
+    assert!(set("openmpi-4.1.4", None, Program::Without).is_empty());
 }

@@ -146,11 +146,11 @@ pub static TABLE: [Known; 13] = [
     },
     Known {
         name: "mpi",
-        form: "auto|pass|bridge|off",
+        form: "auto|pass|bridge|openmpi|mpich|off",
         default: "what singularity.conf says",
         meaning: "How srun's process-management interface and the MPI of the image meet, where a step's SINGULARITY_MPI does not say; see singularity(1), --mpi.",
         take: |config, value| {
-            let choice = pmi_shim::Choice::named(value).ok_or("auto, pass, bridge or off")?;
+            let choice = pmi_shim::Choice::named(value).ok_or(pmi_shim::Choice::NAMES)?;
             config.mpi = Some(choice);
             Ok(())
         },

@@ -266,7 +266,7 @@ fn mpi(
                 format!("SINGULARITY_MPI={}", Shown::new(value)),
                 "no such way",
             )
-            .hint("auto, pass, bridge or off")
+            .hint(Choice::NAMES)
         })?,
     };
     let off = variable(environment, "SINGULARITY_MPI_HYGIENE").is_some_and(|value| value == "off");

@@ -412,8 +412,8 @@ pub static OPTIONS: [Group; 7] = [
     Group {
         heading: "MPI",
         options: &[
-            Opt::new("mpi", |to| &mut to.mpi, "How a rank's launcher and its MPI meet: directly, else over a bridge, else not at all (auto); directly only (pass); over the bridge wherever there is one (bridge); off leaves variables alone too")
-                .value("auto|pass|bridge|off", ValueHint::Unknown)
+            Opt::new("mpi", |to| &mut to.mpi, "How a rank's launcher and its MPI meet: directly, else over a bridge, else not at all (auto); directly only (pass); over the bridge wherever there is one (bridge). openmpi and mpich say which a program uses that cannot be told; off leaves variables alone too")
+                .value("auto|pass|bridge|openmpi|mpich|off", ValueHint::Unknown)
                 .variable("SINGULARITY_MPI"),
         ],
     },

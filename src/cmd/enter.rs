@@ -12,7 +12,7 @@ use launcher::request::{
     Unshared,
 };
 use launcher::{env, meeting, plan, policy, site, Error, Host, Request};
-use pmi_shim::{Choice, Meeting, Program};
+use pmi_shim::{Change, Choice, Meeting, Program};
 
 use crate::cli::Entering;
 use crate::env_file;
@@ -200,8 +200,7 @@ fn mpi(options: &Entering, host: &Host, site: &site::Site) -> Result<MpiChoice, 
     let choice = match options.mpi.as_deref() {
         None => site.mpi,
         Some(name) => Choice::named(name).ok_or_else(|| {
-            Error::new(format!("--mpi {}", Shown::new(name)), "no such way")
-                .hint("auto, pass, bridge or off")
+            Error::new(format!("--mpi {}", Shown::new(name)), "no such way").hint(Choice::NAMES)
         })?,
     };
     Ok(MpiChoice {
@@ -345,9 +344,10 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
         .collect();
     places.dedup();
     let apart = request.share == Share::Off && plan.has_user_namespace();
-    let (program, meeting) = met(request, host, &plan);
+    let (program, meeting, instead) = met(request, host, &plan);
     let variables = env::hygiene(request, host, &program, apart)
         .into_iter()
+        .chain(instead)
         .map(|change| {
             let action = if change.value().is_some() {
                 "set"
@@ -397,20 +397,27 @@ fn print_plan(request: &Request, host: &Host) -> Result<(), Error> {
 
 /// What is known of the program without entering the image, and how it would meet its
 /// launcher, in words; none where no launcher started this.
-fn met(request: &Request, host: &Host, plan: &plan::Plan) -> (Program, Option<String>) {
+fn met(
+    request: &Request,
+    host: &Host,
+    plan: &plan::Plan,
+) -> (Program, Option<String>, Vec<Change>) {
     if !meeting::is_asked(&request.launcher, &request.mpi) {
-        return (Program::UNKNOWN, None);
+        return (Program::UNKNOWN, None, Vec::new());
     }
     let words = match &request.entry {
         Entry::Exec(words) => words.as_slice(),
         _ => &[],
     };
-    let later = |why: &str| Some(format!("decide how launcher and program meet {why}"));
+    let later = |program| {
+        let text = "decide how launcher and program meet when the image is entered";
+        (program, Some(text.to_owned()), Vec::new())
+    };
     if !request.image.is_directory() || words.is_empty() {
-        return (Program::UNKNOWN, later("when the image is entered"));
+        return later(Program::UNKNOWN);
     }
     let Ok(root) = image::mpi::Root::open(request.image.path()) else {
-        return (Program::UNKNOWN, later("when the image is entered"));
+        return later(Program::UNKNOWN);
     };
     let environment = env::compose(request, plan, host);
     let directory = plan.working_directory.first();
@@ -420,6 +427,7 @@ fn met(request: &Request, host: &Host, plan: &plan::Plan) -> (Program, Option<St
             words,
             path: environment.get("PATH").unwrap_or_default(),
             library_path: environment.get("LD_LIBRARY_PATH"),
+            variable: &|name| environment.get(name).map(OsStr::to_owned),
             directory: directory.map_or(Path::new("/"), |path| path.as_path()),
             at_terminal: std::io::IsTerminal::is_terminal(&std::io::stdin()),
             depth: image::mpi::Depth::Thorough,
@@ -431,8 +439,9 @@ fn met(request: &Request, host: &Host, plan: &plan::Plan) -> (Program, Option<St
             .is_some_and(|word| word.as_bytes().contains(&b'/'))
     {
         // It may be one of the host's that is only seen inside.
-        return (program, later("when the image is entered"));
+        return later(program);
     }
+    let program = program.told(request.mpi.choice);
     let has_bridge = request
         .mpi
         .libexec
@@ -444,7 +453,9 @@ fn met(request: &Request, host: &Host, plan: &plan::Plan) -> (Program, Option<St
         has_bridge,
     };
     let name = request.launcher.launcher.name();
-    let text = match pmi_shim::meet(&request.launcher, &facts) {
+    let meeting = pmi_shim::meet(&request.launcher, &facts);
+    let instead = pmi_shim::instead_of_worlds_of_one(&request.launcher, &facts, &meeting);
+    let text = match meeting {
         Meeting::Pass { why, .. } => format!("have {name} and the program meet directly ({why})"),
         Meeting::Bridge { bridge, why } => format!(
             "have {name} and the program meet over the bridge, {} ({why})",
@@ -452,7 +463,7 @@ fn met(request: &Request, host: &Host, plan: &plan::Plan) -> (Program, Option<St
         ),
         Meeting::Refuse { line, .. } => format!("refuse: {line}"),
     };
-    (program, Some(text))
+    (program, Some(text), instead)
 }
 
 /// Variables that stay where few are wanted, with the reason.

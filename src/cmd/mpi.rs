@@ -11,10 +11,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use image::mpi::{survey, Depth, LibraryKind, Question, Root};
+use image::mpi::{survey, Depth, LibraryKind, Root};
 use image::{Image, Shown};
 use launcher::request::Entry;
-use launcher::{fds, meeting, site, Error, Host, Request};
+use launcher::{env, fds, meeting, plan, site, Error, Host, Request};
 use pmi_shim::{Bridge, Choice, Facts, Host as Launcher, Meeting, Mpi, Program};
 
 use crate::cli::{Mpi as Options, MpiCheck, MpiVerb};
@@ -65,10 +65,15 @@ fn check(options: MpiCheck, host: &Host) -> Result<bool, Error> {
         Some(path) => Some(look(path, &program, host)?),
         None => None,
     };
+    // What a start would go by; what is wrong with it is said there.
+    let choice = match host.variable("SINGULARITY_MPI").and_then(Choice::named) {
+        Some(choice) => choice,
+        None => site::load()?.mpi,
+    };
     let meet = |launcher: &Launcher| {
         let facts = Facts {
-            program: inside.as_ref()?.asked(),
-            choice: Choice::Auto,
+            program: inside.as_ref()?.asked().told(choice),
+            choice,
             has_bridge,
         };
         Some(pmi_shim::meet(launcher, &facts))
@@ -144,7 +149,9 @@ fn look(path: &Path, program: &[OsString], host: &Host) -> Result<Inside, Error>
         ..Request::new(image, Entry::Exec(words.clone()), nobody)
     };
     let limits = fds::Limits::make_room();
-    let told = launcher::look::inside(&request, host, || told_inside(&words))?;
+    // As the program will find it: an image may have its MPI on a search path of its own.
+    let environment = env::compose(&request, &plan::build(&request, host), host);
+    let told = launcher::look::inside(&request, host, || told_inside(&words, &environment))?;
     limits.restore();
     match program.first() {
         Some(name) if told == NOT_THERE => Err(Error::new(
@@ -160,18 +167,19 @@ fn look(path: &Path, program: &[OsString], host: &Host) -> Result<Inside, Error>
 const NOT_THERE: &[u8] = b"not there\n";
 
 /// Whether a command is in the image, whose root is this process's.
-fn is_there(name: &OsStr) -> bool {
+fn is_there(name: &OsStr, path: &OsStr) -> bool {
     let is_file = |path: PathBuf| path.metadata().is_ok_and(|found| !found.is_dir());
     match name.as_bytes().contains(&b'/') {
         true => is_file(name.into()),
-        false => std::env::split_paths(launcher::env::PATH)
-            .any(|directory| is_file(directory.join(name))),
+        false => std::env::split_paths(path).any(|directory| is_file(directory.join(name))),
     }
 }
 
 /// Runs in the image.
-fn told_inside(words: &[OsString]) -> Vec<u8> {
-    if words.first().is_some_and(|name| !is_there(name)) {
+fn told_inside(words: &[OsString], environment: &env::Environment) -> Vec<u8> {
+    let scripts = launcher::environment_scripts();
+    let path = meeting::path_here(environment, &scripts);
+    if words.first().is_some_and(|name| !is_there(name, &path)) {
         return NOT_THERE.to_vec();
     }
     let Ok(root) = Root::open(Path::new("/")) else {
@@ -189,20 +197,10 @@ fn told_inside(words: &[OsString]) -> Vec<u8> {
             Shown::new(&library.path)
         ));
     }
-    let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     // Without a program it is as if a shell were asked about: any of the image's.
     let shell = [OsString::from("sh")];
-    let program = meeting::program_in(
-        &root,
-        &Question {
-            words: if words.is_empty() { &shell } else { words },
-            path: OsStr::new(launcher::env::PATH),
-            library_path: None,
-            directory: &directory,
-            at_terminal: false,
-            depth: Depth::Thorough,
-        },
-    );
+    let words = if words.is_empty() { &shell } else { words };
+    let program = meeting::program_here(words, environment, &scripts, false, Depth::Thorough);
     let (form, candidates) = match program {
         Program::Without => ("without", Vec::new()),
         Program::With(mpi) => ("with", vec![mpi]),

@@ -10,6 +10,7 @@ mod hosts;
 mod like;
 mod matrix;
 mod meeting;
+mod python;
 mod ranks;
 mod sharing;
 mod stage;

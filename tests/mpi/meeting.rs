@@ -238,7 +238,7 @@ fn a_user_can_take_the_bridge_or_refuse_it() {
     let alone = ring(&Mpi::openmpi(), "pass", Image::MpichBookworm);
     assert_eq!(alone.stdout().matches("rank 0 of 1 ").count(), 2, "{alone}");
     let wrong = ring(&Mpi::openmpi(), "sideways", Image::MpichBookworm);
-    let line = "singularity: --mpi sideways: no such way\nhint: auto, pass, bridge or off\n";
+    let line = "singularity: --mpi sideways: no such way\nhint: auto, pass, bridge, openmpi, mpich or off\n";
     assert!(wrong.stderr().contains(line), "{wrong}");
 }
 

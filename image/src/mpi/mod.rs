@@ -12,6 +12,7 @@ mod commands;
 mod known;
 mod ld_cache;
 mod loader;
+mod python;
 mod root;
 mod survey;
 mod words;
@@ -163,7 +164,7 @@ pub enum Depth {
 }
 
 /// What is to be executed, and what it will find.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// The command and its arguments.
     pub words: &'a [OsString],
@@ -171,12 +172,27 @@ pub struct Question<'a> {
     pub path: &'a OsStr,
     /// `LD_LIBRARY_PATH` inside.
     pub library_path: Option<&'a OsStr>,
+    /// Other variables inside, by which an interpreter finds its packages.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// The working directory inside.
     pub directory: &'a Path,
     /// Whether somebody types at it: a shell that is told nothing is a session then.
     pub at_terminal: bool,
     /// How closely to look.
     pub depth: Depth,
+}
+
+impl fmt::Debug for Question<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question")
+            .field("words", &self.words)
+            .field("path", &self.path)
+            .field("library_path", &self.library_path)
+            .field("directory", &self.directory)
+            .field("at_terminal", &self.at_terminal)
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Which MPI a command uses, told from the files of `root`.

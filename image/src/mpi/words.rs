@@ -14,7 +14,7 @@ use super::commands;
 use super::known::base_name;
 use super::loader::Loader;
 use super::root::beginning;
-use super::{of_elf, survey, Depth, Mpi, ProgramMpi, Question};
+use super::{of_elf, python, survey, Depth, Mpi, ProgramMpi, Question};
 
 /// `#!` lines and wrappers are followed so often; the kernel follows five.
 const DEEPEST: u32 = 8;
@@ -61,6 +61,15 @@ fn kind(name: &OsStr) -> Kind {
     }
 }
 
+/// What starts ranks of its own, in the image, whatever started this.
+fn is_launcher(name: &OsStr) -> bool {
+    const BEGINNINGS: [&str; 6] = ["mpirun", "mpiexec", "orterun", "prterun", "prun", "srun"];
+    let name = name.as_bytes();
+    BEGINNINGS
+        .iter()
+        .any(|beginning| name.starts_with(beginning.as_bytes()))
+}
+
 /// Which MPI the command uses.
 pub(super) fn judge(loader: &Loader<'_>, question: &Question<'_>) -> ProgramMpi {
     let judge = Judge {
@@ -85,10 +94,27 @@ struct Judge<'a, 'r> {
 enum Told {
     /// It names a program with this one.
     With(Mpi),
-    /// It may use any: it names an interpreter, or hides what it executes.
+    /// It may use any: it hides what it executes.
     Anything,
+    /// It names an interpreter that may use these.
+    Loads(Mpi),
+    /// It starts a launcher of its own.
+    Launches,
     /// Its words name nothing that could use MPI.
     Nothing,
+}
+
+impl Told {
+    /// What counts of several.
+    fn weight(&self) -> u8 {
+        match self {
+            Told::Nothing => 0,
+            Told::Launches => 1,
+            Told::Loads(_) => 2,
+            Told::Anything => 3,
+            Told::With(_) => 4,
+        }
+    }
 }
 
 impl Judge<'_, '_> {
@@ -117,7 +143,7 @@ impl Judge<'_, '_> {
         match kind(base_name(program)) {
             Kind::Program => ProgramMpi::Without,
             Kind::Shell => self.shell(&path, arguments, deeper),
-            Kind::Interpreter => self.unknown(&path),
+            Kind::Interpreter => self.interpreter(program, &path),
             Kind::Wrapper => {
                 let Some(deeper) = deeper.checked_sub(1) else {
                     return self.unknown(&path);
@@ -128,6 +154,29 @@ impl Judge<'_, '_> {
                 rest.map_or(ProgramMpi::Without, |rest| self.words(rest, deeper))
             }
         }
+    }
+
+    /// What an interpreter of this name would load: where it tells, that alone.
+    fn interpreter(&self, name: &OsStr, path: &Path) -> ProgramMpi {
+        match self.of_package(name, path) {
+            Some(mpi) => ProgramMpi::Unknown(vec![mpi]),
+            None => self.unknown(path),
+        }
+    }
+
+    /// The MPI that a Python's own package for it has.
+    fn of_package(&self, name: &OsStr, path: &Path) -> Option<Mpi> {
+        let name = base_name(name).as_bytes();
+        let is_python = ["python", "ipython", "pypy"]
+            .iter()
+            .any(|beginning| name.starts_with(beginning.as_bytes()));
+        is_python.then(|| python::mpi(self.loader, self.question, path))?
+    }
+
+    /// What it means that a shell's text names an interpreter.
+    fn loads(&self, name: &OsStr, path: &Path) -> Told {
+        self.of_package(name, path)
+            .map_or(Told::Anything, Told::Loads)
     }
 
     /// A word that is the command of a wrapper, and not an option or a setting.
@@ -201,7 +250,9 @@ impl Judge<'_, '_> {
     fn said(&self, shell: &Path, told: Told) -> ProgramMpi {
         match told {
             Told::With(mpi) => ProgramMpi::With(mpi),
+            Told::Loads(mpi) => ProgramMpi::Unknown(vec![mpi]),
             Told::Anything => self.unknown(shell),
+            Told::Launches => ProgramMpi::Without,
             Told::Nothing => match self.unknown(shell) {
                 ProgramMpi::Unknown(candidates) => ProgramMpi::Unlikely(candidates),
                 other => other,
@@ -229,8 +280,9 @@ impl Judge<'_, '_> {
             self.left.set(left);
             match self.word(word, deeper) {
                 Told::With(mpi) => return Told::With(mpi),
-                Told::Anything => told = Told::Anything,
                 Told::Nothing => {}
+                other if other.weight() > told.weight() => told = other,
+                _ => {}
             }
         }
         told
@@ -249,9 +301,11 @@ impl Judge<'_, '_> {
         };
         let head = beginning(&file, 256).unwrap_or_default();
         if head.starts_with(b"\x7fELF") {
-            return match (self.linked(&path, file), kind(base_name(word))) {
+            let name = base_name(word);
+            return match (self.linked(&path, file), kind(name)) {
                 (Some(mpi), _) => Told::With(mpi),
-                (None, Kind::Interpreter) => Told::Anything,
+                (None, Kind::Interpreter) => self.loads(name, &path),
+                (None, _) if is_launcher(name) => Told::Launches,
                 (None, _) => Told::Nothing,
             };
         }
@@ -264,14 +318,19 @@ impl Judge<'_, '_> {
                 !word.as_bytes().starts_with(b"-")
                     && !matches!(kind(base_name(word)), Kind::Wrapper)
             };
-            words.iter().find(named).map(|word| kind(base_name(word)))
+            words.iter().find(named).cloned()
         });
+        let of_script = of_script.map(|word| word.map(|word| (kind(base_name(&word)), word)));
         match of_script {
-            Some(Some(Kind::Shell)) | None => {
+            _ if is_launcher(base_name(word)) => Told::Launches,
+            Some(Some((Kind::Shell, _))) | None => {
                 let text = beginning(&file, MOST_SCRIPT).unwrap_or_default();
                 self.text(&text, &[], deeper)
             }
-            Some(Some(Kind::Interpreter)) => Told::Anything,
+            Some(Some((Kind::Interpreter, word))) => match self.executable(&word) {
+                Some((path, _)) => self.loads(&word, &path),
+                None => Told::Anything,
+            },
             Some(_) => Told::Nothing,
         }
     }

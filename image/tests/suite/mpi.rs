@@ -92,6 +92,7 @@ impl Place {
             words: &words,
             path: OsStr::new("/bin"),
             library_path: library_path.map(OsStr::new),
+            variable: &|_| None,
             directory: Path::new("/work"),
             at_terminal: false,
             depth: Depth::Quick,

@@ -280,13 +280,13 @@ pub static KEYS: [Key; 34] = [
         "Whether each privileged start is one line in the system log."),
     Key {
         name: "mpi",
-        form: "auto|pass|bridge|off",
+        form: "auto|pass|bridge|openmpi|mpich|off",
         default: "auto",
         repeatable: false,
         meaning: "How a rank's launcher and its MPI meet where the user does not say: --mpi in singularity(1).",
         take: |site, value| {
             site.mpi = pmi_shim::Choice::named(OsStr::new(value))
-                .ok_or("write auto, pass, bridge or off")?;
+                .ok_or("write auto, pass, bridge, openmpi, mpich or off")?;
             Ok(())
         },
         show: |site| vec![site.mpi.name().to_owned()],

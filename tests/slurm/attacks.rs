@@ -46,6 +46,14 @@ pub const CASES: &[Case] = &[
         exchanged_target,
     ),
     (
+        "attack_a_home_or_working_directory_that_is_exchanged_never_shows_roots",
+        exchanged_home_and_directory,
+    ),
+    (
+        "attack_no_link_of_another_users_process_is_followed",
+        links_of_processes,
+    ),
+    (
         "attack_what_is_no_file_or_directory_is_refused_at_once",
         no_image,
     ),
@@ -325,6 +333,86 @@ fn exchanged_target(ground: &Ground) {
     });
     assert_eq!(before, on_nodes(ground, "/proc/self/mountinfo"));
     fs::remove_dir_all(image).expect("root may");
+}
+
+fn exchanged_home_and_directory(ground: &Ground) {
+    let own = ground.user.directory("own-stand");
+    ground.user.file(own.join("secret"), "mine\n");
+    let vault = secret(ground.user.work());
+    let vault = vault.parent().expect("it is in a directory").to_owned();
+    let (a, b) = links(&ground.user, &own, &vault);
+    let image = small_file(Form::SquashfsLz4);
+    let node = node(ground);
+    let home = format!("--singularity-home={}:/home/me", a.display());
+    let start = format!("--chdir={}", a.display());
+    let inside_start = format!("--singularity-pwd={}", a.display());
+    for option in [&home, &start, &inside_start] {
+        let text = "cat secret ./secret /home/me/secret \"$HOME/secret\" 2>/dev/null; true";
+        let (started, _) = race(ground, (&a, &b), || {
+            inside(ground, &image, &[&node, option], text)
+        });
+        assert!(started > 0, "{option}: nothing was started in time");
+    }
+    // The directory itself, which Slurm goes to by its name.
+    let start = format!("--chdir={}", own.display());
+    let (started, _) = race(ground, (&own, &vault), || {
+        inside(
+            ground,
+            &image,
+            &[&node, &start],
+            "cat secret 2>/dev/null; true",
+        )
+    });
+    assert!(started > 0, "nothing was started in time");
+    for directory in [own, vault] {
+        fs::remove_dir_all(directory).expect("root may");
+    }
+}
+
+fn links_of_processes(ground: &Ground) {
+    let victim = test_support::User::ordinary();
+    let private = victim.directory("private");
+    let place = private.join("sub");
+    fs::create_dir(&place).expect("a directory can be made");
+    fs::copy(small_file(Form::SquashfsLz4), place.join("i.sqfs")).expect("it can be copied");
+    fs::write(place.join("secret"), SECRET).expect("a file can be written");
+    for (path, mode) in [
+        (place.join("i.sqfs"), 0o644),
+        (place.join("secret"), 0o644),
+        (place, 0o777),
+        (private, 0o700),
+    ] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("root may");
+    }
+    // By the number that it has on its node.
+    let text = "cd private/sub; exec 7<i.sqfs; echo $$ >pid.new; mv pid.new pid; exec sleep 60";
+    let first = &ground.cluster.nodes()[0];
+    let mut shell = first.command(&victim, "/bin/sh");
+    let running = test_support::Running::start(shell.args(["-c", text]));
+    let told = victim.work().join("private/sub/pid");
+    let end = Instant::now() + crate::ground::LIMIT;
+    while !told.exists() {
+        assert!(Instant::now() < end, "the victim does not start");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = fs::read_to_string(told).expect("it is there");
+    let process = format!("/proc/{}", pid.trim());
+    let node = node(ground);
+    ground.configure("check-image=node");
+    for image in ["cwd/i.sqfs", "fd/7", "cwd"] {
+        let output = ground.srun_in(&Path::new(&process).join(image), &[&node, "true"]);
+        output.exited_with(255);
+        assert_one_line(&output, "cannot be reached: no search permission");
+    }
+    for source in ["cwd", "cwd/secret", "cwd/not-there"] {
+        let option = format!("--singularity-bind={process}/{source}:/mnt");
+        let output = inside(ground, &small(), &[&node, &option], "cat /mnt /mnt/secret");
+        output.exited_with(255);
+        assert_one_line(&output, "permission denied");
+    }
+    victim.kill_all();
+    running.signal(nix::sys::signal::Signal::SIGKILL);
+    running.wait(crate::ground::LIMIT);
 }
 
 fn no_image(ground: &Ground) {

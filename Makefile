@@ -53,6 +53,7 @@ test-matrix: build ## Run every launcher with every MPI, into the tables of docs
 toolchain:
 	@packages/install build
 
+# All name the target: so they share what they link, C libraries among it.
 # Static and at a fixed address: nothing to look up, load or relocate at start.
 build: toolchain ## Build the command, its manual pages and its completions
 	$(CARGO) rustc --release --locked --bin singularity --target $(HOST_TRIPLE) -- \
@@ -60,10 +61,11 @@ build: toolchain ## Build the command, its manual pages and its completions
 	@mkdir -p '$(DIST)/bin'
 	@cp '$(TARGET)/$(HOST_TRIPLE)/release/singularity' '$(BIN).new'
 	@mv '$(BIN).new' '$(BIN)'
-	$(CARGO) build --profile tools --locked --package bootstrap --bin builder --package bench --bin bench
+	$(CARGO) build --profile tools --locked --package bootstrap --bin builder --package bench --bin bench \
+		--target $(HOST_TRIPLE)
 	@mkdir -p '$(LIBEXEC)'
 	@for program in builder bench; do \
-		cp '$(TARGET)/tools/'$$program '$(LIBEXEC)/'$$program.new && \
+		cp '$(TARGET)/$(HOST_TRIPLE)/tools/'$$program '$(LIBEXEC)/'$$program.new && \
 		mv '$(LIBEXEC)/'$$program.new '$(LIBEXEC)/'$$program || exit; \
 	done
 	$(CARGO) rustc --release --locked --package starter --bin starter --target $(HOST_TRIPLE) -- \

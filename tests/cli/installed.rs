@@ -30,9 +30,9 @@ fn site(what: &str, destination: &Path) {
 /// All files and links below a directory.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
+    for entry in fs::read_dir(directory).expect("a directory that can be listed") {
+        let entry = entry.expect("an entry");
+        if entry.file_type().expect("its type").is_dir() {
             all.extend(files(&entry.path()));
         } else {
             all.push(entry.path());

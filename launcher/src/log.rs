@@ -42,7 +42,8 @@ struct Lines(Level);
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.0
+        // A question by tracing::enabled!() is neither span nor event.
+        !metadata.is_span() && *metadata.level() <= self.0
     }
 
     // What is not said is not even put together.

@@ -44,14 +44,8 @@ pub struct Log {
 impl Log {
     /// Connects to the system's log, if the site wants the line.
     pub fn open(program: &'static str, wanted: bool, uid: u32, image: &Path) -> Self {
-        let connect = || {
-            let socket = UnixDatagram::unbound().ok()?;
-            socket.connect(SOCKET).ok()?;
-            socket.set_write_timeout(Some(PATIENCE)).ok()?;
-            Some(socket)
-        };
         Self {
-            socket: if wanted { connect() } else { None },
+            socket: wanted.then(|| connect(Path::new(SOCKET))).flatten(),
             program,
             uid,
             image: Shown::new(image).to_string(),
@@ -93,6 +87,14 @@ impl Log {
     }
 }
 
+/// A way to the log at `path`, on which nobody waits for long.
+fn connect(path: &Path) -> Option<UnixDatagram> {
+    let socket = UnixDatagram::unbound().ok()?;
+    socket.connect(path).ok()?;
+    socket.set_write_timeout(Some(PATIENCE)).ok()?;
+    Some(socket)
+}
+
 /// In quotes, and so that nothing in it ends them or the line.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
@@ -110,6 +112,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn a_name_cannot_end_its_line_or_its_quotes() {
@@ -129,5 +132,53 @@ mod tests {
                 1
             )
         );
+    }
+
+    /// A directory of this test's own.
+    fn directory() -> std::path::PathBuf {
+        let name = format!("singularity-audit-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_keeps_a_start_for_two_seconds_and_no_longer() {
+        let directory = directory();
+        let place = directory.join("log");
+        let listener = UnixDatagram::bind(&place).unwrap();
+        let others = UnixDatagram::unbound().unwrap();
+        others.connect(&place).unwrap();
+        others.set_nonblocking(true).unwrap();
+        while others.send(b"noise").is_ok() {}
+        let mut log = Log {
+            socket: connect(&place),
+            program: "singularity-starter",
+            uid: 7,
+            image: "/i".to_owned(),
+            options: None,
+        };
+        assert!(log.socket.is_some());
+        let begun = Instant::now();
+        log.write(&Outcome::Started);
+        let waited = begun.elapsed();
+        assert!(waited >= PATIENCE.mul_f64(0.9), "{waited:?}");
+        assert!(waited < 5 * PATIENCE, "{waited:?}");
+        // One line less in it, and the next arrives.
+        let mut text = [0; 64];
+        listener.recv(&mut text).unwrap();
+        log.write(&Outcome::Started);
+        listener.set_nonblocking(true).unwrap();
+        let mut last = Vec::new();
+        while let Ok(length) = listener.recv(&mut text) {
+            last = text[..length].to_vec();
+        }
+        assert!(last.starts_with(b"<85>singularity-starter["), "{last:?}");
+        // Nobody there at all: no waiting, no failure.
+        drop(listener);
+        log.socket = connect(&place);
+        assert!(log.socket.is_none());
+        log.write(&Outcome::Started);
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -200,7 +200,7 @@ fn prepare_in_child(
         Mode::empty(),
     )
     .step(|| "hold the namespace".into())?;
-    let staged = crate::stage::stage(&request)?;
+    let staged = crate::stage::stage(&request, host)?;
     let image = staged.as_ref().unwrap_or(&request.image);
     let tree = root::mount_image(&plan, image, host, request.mpi.libexec.as_deref())?;
     let mut timing = Timing::start(false);

@@ -192,7 +192,7 @@ fn enter(
     let user = plan.has_user_namespace();
     namespace::make(host, user, plan.unshared())?;
     timing.phase("namespaces");
-    let staged = stage::stage(request)?;
+    let staged = stage::stage(request, host)?;
     if staged.is_some() {
         timing.phase("stage");
     }

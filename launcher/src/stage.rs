@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use image::{FileSystem, Identity, Image};
 use nix::errno::Errno;
-use nix::fcntl::{fallocate, open, FallocateFlags, OFlag};
+use nix::fcntl::{fallocate, open, openat, FallocateFlags, OFlag};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::resource::{getrlimit, Resource};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{fstatfs, FUSE_SUPER_MAGIC};
 
 use crate::error::{shown, Error};
 use crate::host::Host;
@@ -126,15 +127,15 @@ impl std::fmt::Display for Place {
 }
 
 /// The image to mount instead of the request's: its copy; `None` where none is asked
-/// for, or it cannot be made and the user goes on without.
+/// for, or it cannot be made and the user goes on without. `host` says who mounts it.
 ///
 /// # Errors
 /// The copy cannot be made; nothing of it is left.
-pub fn stage(request: &Request) -> Result<Option<Image>, Error> {
+pub fn stage(request: &Request, host: &Host) -> Result<Option<Image>, Error> {
     let Some(stage) = &request.stage else {
         return Ok(None);
     };
-    match copy(&request.image, &stage.place) {
+    match copy(&request.image, &stage.place, host.acts_for_user()) {
         Ok(image) => Ok(Some(image)),
         Err(error) if stage.or_original => {
             tracing::warn!("{error}; going on with the image itself");
@@ -144,7 +145,7 @@ pub fn stage(request: &Request) -> Result<Option<Image>, Error> {
     }
 }
 
-fn copy(image: &Image, place: &Place) -> Result<Image, Error> {
+fn copy(image: &Image, place: &Place, by_root: bool) -> Result<Image, Error> {
     let step = || format!("stage image {} to {place}", shown(image.path()));
     let begun = Instant::now();
     let size = image.identity().size;
@@ -175,7 +176,7 @@ fn copy(image: &Image, place: &Place) -> Result<Image, Error> {
         Error::new(step(), "it was changed while it was copied")
             .hint("start again when whoever writes to it is done")
     };
-    let mut target = File::from(unnamed(place, step)?);
+    let mut target = File::from(unnamed(place, by_root, step)?);
     // All of its room at once: a full disk is told before anything is copied.
     match fallocate(&target, FallocateFlags::empty(), 0, size as i64) {
         Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {}
@@ -209,7 +210,10 @@ fn copy(image: &Image, place: &Place) -> Result<Image, Error> {
 }
 
 /// A new file without a name that only this user may open, and that nobody can give one.
-fn unnamed(place: &Place, step: impl Fn() -> String) -> Result<OwnedFd, Error> {
+///
+/// `by_root`: root is to mount it. A user who serves a file system by FUSE could change
+/// it there, after the site's rules have been asked about the image.
+fn unnamed(place: &Place, by_root: bool, step: impl Fn() -> String) -> Result<OwnedFd, Error> {
     let directory = match place {
         Place::Memory => {
             return memfd_create(c"singularity-image", MFdFlags::MFD_CLOEXEC)
@@ -217,17 +221,31 @@ fn unnamed(place: &Place, step: impl Fn() -> String) -> Result<OwnedFd, Error> {
         }
         Place::Directory(directory) => directory.as_path(),
     };
+    let refused = |errno: Errno| {
+        Error::call(step(), errno).hint(
+            "name a directory of the node that you may write to, --stage=DIR; or leave out --stage",
+        )
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = open(directory, flags, Mode::empty()).map_err(refused)?;
+    let is_fuse = || fstatfs(&directory).map(|fs| fs.filesystem_type() == FUSE_SUPER_MAGIC);
+    if by_root && is_fuse() != Ok(false) {
+        return Err(Error::new(
+            step(),
+            "whoever serves its file system (FUSE) could change the copy",
+        )
+        .hint("name a directory on a disk of the node, or --stage=memory"));
+    }
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    open(directory, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|errno| match errno {
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    openat(&directory, ".", flags, mode).map_err(|errno| match errno {
         // File systems of many nodes have none, which is a good reason not to copy there.
         Errno::EOPNOTSUPP | Errno::EISDIR => Error::new(
             step(),
             "its file system has no unnamed files, as those of local disks have",
         )
         .hint("name a directory on a disk of the node, or --stage=memory"),
-        errno => Error::call(step(), errno).hint(
-            "name a directory of the node that you may write to, --stage=DIR; or leave out --stage",
-        ),
+        errno => refused(errno),
     })
 }
 

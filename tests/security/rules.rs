@@ -298,6 +298,18 @@ fn the_ways_that_the_site_closes_are_closed_for_the_command_too() {
         let words = ["exec", file, "echo", "in"];
         under(&ground, rules, &words).succeeded().quietly().wrote("in\n");
     }
+    // Of a format that the starter does not mount by itself: by the kernel or not at all.
+    let ext = Image::Busybox.file(Form::Ext4);
+    let words = ["exec", text_of(&ext), "echo", "in"];
+    let rules = "image driver = kernel";
+    let output = under(&ground, rules, &words);
+    output.exited_with(255).wrote("");
+    assert!(output.stderr().contains("'image driver' in"), "{output}");
+    let rules = "image driver = kernel\nallow user namespaces = no\nallow privileged formats = ext";
+    let words = ["exec", text_of(&ext), "grep", " / ", "/proc/self/mountinfo"];
+    let output = under(&ground, rules, &words);
+    output.succeeded().quietly();
+    assert!(output.stdout().contains(" - ext4 "), "{output}");
 }
 
 #[test]
@@ -411,6 +423,37 @@ fn an_owner_that_a_fuse_server_claims_is_not_believed() {
         text_of(&image)
     ));
     ground.user().kill_all();
+}
+
+#[test]
+fn no_copy_is_mounted_that_a_fuse_server_could_change() {
+    let ground = ground();
+    let user = ground.user();
+    let script = "set -e; mkdir in; mksquashfs in outer.sqfs -quiet -no-progress; rmdir in";
+    capture(&mut user.shell(script)).succeeded();
+    let served = user.directory("served");
+    let image = Image::Busybox.file(Form::SquashfsLz4);
+    // Root may go there only where the machine lets users allow it.
+    let scene = format!(
+        "echo user_allow_other >fuse.conf; mount --bind fuse.conf /etc/fuse.conf; exec 8>&-; \
+         setpriv --reuid={} --regid={} --clear-groups -- squashfuse -o allow_other outer.sqfs served",
+        user.uid(),
+        user.gid()
+    );
+    for (option, goes_on) in [("--stage=served", false), ("--stage=try:served", true)] {
+        let output = staged(&ground, &scene, &exec(&[option], text_of(&image)));
+        user.kill_all();
+        let line = format!(
+            "stage image {} to {}: whoever serves its file system (FUSE) could change the copy",
+            text_of(&image),
+            text_of(&served)
+        );
+        assert!(output.stderr().contains(&line), "{output}");
+        match goes_on {
+            true => output.succeeded().wrote("in\n"),
+            false => output.exited_with(255).wrote(""),
+        };
+    }
 }
 
 #[test]

@@ -133,6 +133,7 @@ pub fn become_user_for_good(user: &User) -> Result<Unprivileged, Error> {
     setresgid(gid, gid, gid).step(step)?;
     setresuid(uid, uid, uid).step(step)?;
     process::set_capabilities(Capabilities::default()).step(step)?;
+    process::forbid_cores_and_tracing().step(step)?;
     let (uids, gids) = (getresuid().step(step)?, getresgid().step(step)?);
     if [uids.real, uids.effective, uids.saved] != [uid; 3]
         || [gids.real, gids.effective, gids.saved] != [gid; 3]
@@ -188,8 +189,8 @@ pub fn with_roots_files<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
     // An overlay keeps the capabilities of who mounts it, to copy files up with.
     make_effective(lent.permitted).step(step)?;
     let result = work();
-    make_effective(lent.effective).step(step)?;
     process::set_file_ids(uid, gid).step(step)?;
+    make_effective(lent.effective).step(step)?;
     Ok(result)
 }
 
@@ -209,10 +210,13 @@ pub fn with_roots_view<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
     Ok(result)
 }
 
-/// Makes these of the permitted capabilities effective, and no others.
+/// Makes these of the permitted capabilities effective, and no others. The last step of
+/// each change of rights: by then the kernel (commit_creds() in kernel/cred.c) goes by
+/// fs.suid_dumpable again, which may allow cores.
 fn make_effective(effective: u64) -> Result<(), Errno> {
     let held = process::capabilities()?;
-    process::set_capabilities(Capabilities { effective, ..held })
+    process::set_capabilities(Capabilities { effective, ..held })?;
+    process::forbid_cores_and_tracing()
 }
 
 /// Forbids this process to gain privileges by execve(2), and nothing else: the

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::data::{Data, Measure, Way};
 use crate::figures::{bytes, figures, for_each_rank, Figure};
-use crate::statistics::{difference, Ratio, Verdict, ENOUGH};
+use crate::statistics::{compare_all, difference, Ratio, Verdict, ENOUGH};
 
 /// Of MPI_Init's time, to the host's.
 const INIT: f64 = 1.05;
@@ -133,8 +133,14 @@ fn of_bridge(data: &Data, way: &Way) -> Vec<Promise> {
     all
 }
 
-/// As good as the host at every size: nowhere a difference for the worse.
+/// As good as the host: over all sizes together, and nowhere a difference for the worse.
 fn within_the_noise(data: &Data, measure: Measure, way: &Way) -> Option<Promise> {
+    let points = data.points(measure, way);
+    let pairs: Vec<_> = points
+        .iter()
+        .map(|point| (point.samples, point.baseline))
+        .collect();
+    let overall = compare_all(&pairs)?;
     let figures = figures(data, measure, way);
     let is_worse = |figure: &&Figure| {
         let verdict = figure.ratio.map(|(_, verdict)| verdict);
@@ -144,40 +150,33 @@ fn within_the_noise(data: &Data, measure: Measure, way: &Way) -> Option<Promise>
         }
     };
     let worse: Vec<&Figure> = figures.iter().filter(is_worse).collect();
-    let ratios: Vec<f64> = figures
-        .iter()
-        .filter_map(|f| Some(f.ratio?.0.value))
-        .collect();
-    let middle = crate::statistics::summarise(&ratios)?.median;
-    let (found, range) = match worse.first() {
-        None => (
-            format!(
-                "{middle:.3}, the median of {} sizes; none is worse",
-                figures.len()
-            ),
-            String::new(),
-        ),
+    let at = match worse.first() {
+        None => "none is worse".to_owned(),
         Some(figure) => {
             let (ratio, _) = figure.ratio?;
-            (
-                format!(
-                    "{middle:.3}, the median; worse at {} of {} sizes, as {:.3} at {}",
-                    worse.len(),
-                    figures.len(),
-                    ratio.value,
-                    bytes(figure.x)
-                ),
-                range(&ratio),
+            format!(
+                "{} are worse, as {} at {:.3} ({})",
+                worse.len(),
+                bytes(figure.x),
+                ratio.value,
+                range(&ratio)
             )
         }
+    };
+    let is_worse_over_all = match measure.more_is_better() {
+        true => overall.high < 1.0,
+        false => overall.low > 1.0,
     };
     Some(Promise {
         way: way.name.clone(),
         what: format!("{}, of the host's", measure.name()),
         target: "1.00 within the noise at every size".to_owned(),
-        found,
-        range,
-        verdict: match (figures.iter().any(|f| f.rounds < ENOUGH), worse.is_empty()) {
+        found: format!("{:.3} over {} sizes; {at}", overall.value, figures.len()),
+        range: range(&overall),
+        verdict: match (
+            figures.iter().any(|f| f.rounds < ENOUGH),
+            worse.is_empty() && !is_worse_over_all,
+        ) {
             (true, _) => "few rounds",
             (_, true) => "kept",
             (_, false) => "missed",

@@ -61,6 +61,12 @@ pub fn summarise(samples: &[f64]) -> Option<Summary> {
 /// of them fall on the same side by chance more often than once in twenty.
 pub const ENOUGH: usize = 6;
 
+/// The same where `comparisons` are looked at together. Of n rounds all fall on the same
+/// side by chance once in 2^(n - 1), and that may be one in twenty of all comparisons.
+pub fn enough(comparisons: usize) -> usize {
+    1 + (20 * comparisons.max(1)).next_power_of_two().ilog2() as usize
+}
+
 /// What can be said of a ratio.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Verdict {
@@ -127,6 +133,9 @@ fn verdict(value: f64, drawn: &[f64], rounds: usize, comparisons: usize) -> (Rat
     let tail = 0.025 / comparisons.max(1) as f64;
     let verdict = if rounds < ENOUGH {
         Verdict::TooFew
+    } else if rounds < enough(comparisons) {
+        // Sure alone is not sure among many.
+        Verdict::NoDifference
     } else if quantile(drawn, 1.0 - tail) < 1.0 {
         Verdict::Less
     } else if quantile(drawn, tail) > 1.0 {
@@ -135,6 +144,25 @@ fn verdict(value: f64, drawn: &[f64], rounds: usize, comparisons: usize) -> (Rat
         Verdict::NoDifference
     };
     (ratio, verdict)
+}
+
+/// The ratio over several points, the sizes of a message say, as one: of each round the
+/// middle one of its ratios, samples to baseline, and of these the median. That a
+/// little is lost at every size shows here before it shows at one.
+pub fn compare_all(points: &[(&[f64], &[f64])]) -> Option<Ratio> {
+    let rounds = points
+        .iter()
+        .map(|(samples, baseline)| samples.len().min(baseline.len()))
+        .min()?;
+    let middles: Vec<f64> = (0..rounds)
+        .filter_map(|round| {
+            let of_round =
+                |(samples, baseline): &(&[f64], &[f64])| samples[round] / baseline[round];
+            let ratios: Vec<f64> = points.iter().map(of_round).collect();
+            Some(summarise(&ratios)?.median).filter(|middle| middle.is_finite())
+        })
+        .collect();
+    median(&middles)
 }
 
 /// The median of some samples, with the range that holds the true one in 95 of
@@ -325,7 +353,12 @@ mod tests {
         let noise = [1.1, 0.9, 1.0, 1.05, 0.95, 1.0, 1.2, 0.85];
         let verdict = |samples: &[f64], count| judge(samples, &baseline, count).unwrap().1;
         assert_eq!(verdict(&slower, 1), Verdict::More);
-        assert_eq!(verdict(&slower, 23), Verdict::More);
+        assert_eq!(verdict(&slower, 6), Verdict::More);
+        assert_eq!(
+            verdict(&slower, 7),
+            Verdict::NoDifference,
+            "in eight rounds"
+        );
         assert_eq!(verdict(&noise, 1), Verdict::NoDifference);
         let faster: Vec<f64> = baseline.iter().map(|time| time * 0.8).collect();
         assert_eq!(verdict(&faster, 1), Verdict::Less);
@@ -348,6 +381,28 @@ mod tests {
         assert_eq!(judge(&two, &one, 1).unwrap().1, Verdict::TooFew);
         let (one, two) = ([1.0; 6], [2.0; 6]);
         assert_eq!(judge(&two, &one, 1).unwrap().1, Verdict::More);
+    }
+
+    #[test]
+    fn more_comparisons_take_more_rounds() {
+        let rounds = [1, 3, 6, 7, 25, 51].map(enough);
+        assert_eq!(rounds, [ENOUGH, 7, 8, 9, 10, 11]);
+        for comparisons in 1..100 {
+            let by_chance = |rounds: usize| 0.5_f64.powi(rounds as i32 - 1) * comparisons as f64;
+            let least = enough(comparisons);
+            assert!(by_chance(least) <= 0.05 && by_chance(least - 1) > 0.05);
+        }
+    }
+
+    #[test]
+    fn a_little_lost_at_every_size_shows_over_all_of_them() {
+        let baseline = [10.0, 30.0, 11.0, 12.0, 10.0, 14.0];
+        let small = [10.3, 31.0, 11.3, 12.5, 10.4, 14.1];
+        let large = [10.4, 30.6, 11.2, 12.1, 10.5, 14.5];
+        let ratio = compare_all(&[(&small, &baseline), (&large, &baseline)]).unwrap();
+        assert!(1.0 < ratio.low && ratio.high < 1.05, "{ratio:?}");
+        assert_eq!(compare_all(&[]), None);
+        assert_eq!(compare_all(&[(&small, &[])]), None);
     }
 
     #[test]

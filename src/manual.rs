@@ -564,7 +564,8 @@ beside
 .B \-\-minutes
 are the rounds that everything gets at least.
 A ratio to the host's is called better or worse only where its range excludes 1, also
-when all sizes are looked at together, and after six rounds at least.
+when all sizes are looked at together, and after as many rounds as that takes: six for
+one figure, ten for one of 25 sizes.
 In the table
 .B \-
 stands for worse,

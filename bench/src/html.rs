@@ -99,8 +99,9 @@ fn write_page(text: &mut String, data: &Data, graphs: &[Graph]) -> std::fmt::Res
          A figure is the median over the rounds, with the range that holds the true one in 95 of \
          100 cases (bootstrap). A ratio compares medians of the same rounds; its range comes from \
          drawing rounds as a whole. <em>Better</em> and <em>worse</em> are said only where the range \
-         excludes 1 even when all sizes are looked at together (Bonferroni), and after six rounds at \
-         least; otherwise there is no difference that can be told from noise. data.json has all \
+         excludes 1 even when all sizes are looked at together (Bonferroni), and after as many rounds \
+         as that takes: six for one figure, ten for one of 25 sizes; otherwise there is no difference \
+         that can be told from noise. data.json has all \
          samples: <code>singularity bench --from data.json --out DIR</code> makes this page anew.</p>\n</body></html>\n",
     );
     Ok(())

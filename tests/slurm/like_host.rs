@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// What can be compared of two runs: numbers of jobs, processes and times cannot.
-fn essence(output: &Output) -> (Option<i32>, Option<i32>, String, String) {
+pub fn essence(output: &Output) -> (Option<i32>, Option<i32>, String, String) {
     let plain = |text: String| {
         let mut lines: Vec<_> = text
             .lines()

@@ -12,6 +12,7 @@ mod entering;
 mod faults;
 mod ground;
 mod like_host;
+mod limits;
 mod mpi;
 mod options;
 mod prolog;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         bridge::CASES,
         faults::CASES,
         attacks::CASES,
+        limits::CASES,
         bench::CASES,
     ]
     .concat()

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use test_support::{Form, Output};
 
-use crate::ground::{run, small, small_file, Ground};
+use crate::ground::{debian, run, small, small_file, Ground};
 use crate::Case;
 
 pub const CASES: &[Case] = &[
@@ -236,7 +236,16 @@ fn added(ground: &Ground) {
 fn forbidden(ground: &Ground) {
     let rules = Rules::new(ground);
     let (directory, file) = (small(), small_file(Form::SquashfsLz4));
+    // Which root does not mount unless the site names it.
+    let ext = small_file(Form::Ext4);
     for (rule, image, options, words) in [
+        ("image driver = kernel", &ext, "", "'image driver' in"),
+        (
+            "allow user namespaces = no",
+            &ext,
+            "",
+            "'allow user namespaces' in",
+        ),
         (
             "limit image owners = 12345",
             &directory,
@@ -302,11 +311,25 @@ fn forbidden(ground: &Ground) {
 fn by_the_user(ground: &Ground) {
     let rules = Rules::new(ground);
     let (directory, file) = (small(), small_file(Form::SquashfsLz4));
+    let ext = small_file(Form::Ext4);
     let text = ["readlink", "/proc/self/ns/user"];
     let own = ground.srun(&text).succeeded().stdout();
     for (rule, image, by_root) in [
         ("", &file, true),
         ("image driver = kernel", &file, true),
+        ("image driver = kernel", &directory, true),
+        ("", &ext, false),
+        ("image driver = auto", &ext, false),
+        (
+            "image driver = kernel\nallow privileged formats = ext",
+            &ext,
+            true,
+        ),
+        (
+            "allow user namespaces = no\nallow privileged formats = ext",
+            &ext,
+            true,
+        ),
         ("image driver = fuse", &file, false),
         ("image driver = fuse", &directory, true),
         ("allow privileged formats = erofs", &file, false),
@@ -331,6 +354,15 @@ fn meeting(ground: &Ground) {
     assert_eq!(rules.says(&small(), &options, text), "none\n");
     rules.say("mpi = off");
     assert_eq!(rules.says(&small(), &options, text), "none\n");
+    // Two that could meet directly.
+    let text = "for p in /proc/[0-9]*/comm; do read -r name <$p; [ \"$name\" = pmi-bridge ] && echo bridged; \
+                done 2>/dev/null; exec ring";
+    let options = ["--mpi=pmix", "-n2", "--overcommit"];
+    for (rule, bridged) in [("", false), ("mpi = pass", false), ("mpi = bridge", true)] {
+        let said = rules.say(rule).says(&debian(), &options, text);
+        assert_eq!(said.contains("bridged\n"), bridged, "{rule}: {said}");
+        assert!(said.contains("ring of 2 ranks"), "{rule}: {said}");
+    }
 }
 
 fn audit_log(ground: &Ground) {

@@ -1,5 +1,5 @@
 //! What the helpers of a job's nodes say to each other where the launcher offers
-//! nothing (`srun --mpi=none`).
+//! nothing (`srun --mpi=none`), or PMIx.
 //!
 //! Owns: the messages and their form, how nodes make a tree, which ports a node
 //! tries. Never: connects, or knows a key: the bridge puts a seal on each message
@@ -11,7 +11,7 @@
 use std::fmt;
 
 /// The version of the messages; helpers of different ones do not talk.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The bytes before the body of a frame.
 pub const HEADER: usize = 9;
@@ -46,6 +46,20 @@ pub fn below(node: u32, nodes: u32) -> impl Iterator<Item = u32> {
     let first = u64::from(node) * u64::from(FAN_OUT) + 1;
     let last = (first + u64::from(FAN_OUT)).min(nodes.into());
     (first..last).filter_map(|node| u32::try_from(node).ok())
+}
+
+/// The neighbour of a node that is next on the way to another; `None` if it is there.
+pub fn towards(node: u32, other: u32) -> Option<u32> {
+    let mut step = other;
+    while step != node {
+        match above(step) {
+            Some(up) if up == node => return Some(step),
+            Some(up) => step = up,
+            // It is not below this node.
+            None => return above(node),
+        }
+    }
+    None
 }
 
 /// The ports that a node of a step tries in turn: the same on all nodes, and
@@ -90,6 +104,12 @@ pub enum Message {
     Leaving,
     /// To all neighbours: the job ends, with this status and for this reason.
     Abort(i32, String),
+    /// On the way to the node of a rank: which node asks what that rank has committed,
+    /// and the rank.
+    Ask(u32, u32),
+    /// On the way back to that node: the rank, and what it has committed; `None` where
+    /// that cannot be had.
+    Found(u32, u32, Option<Vec<u8>>),
 }
 
 /// Bytes that are no message.
@@ -179,6 +199,18 @@ impl Message {
                 out.0.extend_from_slice(&status.to_le_bytes());
                 out.bytes(reason.as_bytes());
             }
+            Message::Ask(from, rank) => {
+                out.kind(9);
+                out.number(*from);
+                out.number(*rank);
+            }
+            Message::Found(to, rank, data) => {
+                out.kind(10);
+                out.number(*to);
+                out.number(*rank);
+                out.count(data.iter().len());
+                data.iter().for_each(|data| out.bytes(data));
+            }
         }
         out.0
     }
@@ -208,6 +240,16 @@ impl Message {
             ),
             7 => Message::Leaving,
             8 => Message::Abort(i32::from_le_bytes(*fields.array()?), fields.text()?),
+            9 => Message::Ask(fields.number()?, fields.number()?),
+            10 => {
+                let (to, rank) = (fields.number()?, fields.number()?);
+                let data = match fields.number()? {
+                    0 => None,
+                    1 => Some(fields.bytes()?.to_vec()),
+                    _ => return Err(Malformed),
+                };
+                Message::Found(to, rank, data)
+            }
             _ => return Err(Malformed),
         };
         match fields.0.is_empty() {
@@ -303,6 +345,9 @@ mod tests {
             Message::Down(2, vec![vec![], vec![0; 300]]),
             Message::Leaving,
             Message::Abort(-7, "over".into()),
+            Message::Ask(3, 9),
+            Message::Found(3, 9, Some(vec![1, 2])),
+            Message::Found(3, 9, None),
         ]
     }
 
@@ -355,6 +400,28 @@ mod tests {
             assert_eq!(seen.len() as u32, nodes - 1);
         }
         assert_eq!(below(u32::MAX, u32::MAX).count(), 0);
+    }
+
+    #[test]
+    fn a_way_leads_from_every_node_to_every_other() {
+        let nodes = 1100;
+        for (from, to) in [
+            (0, 1099),
+            (1099, 0),
+            (1, 33),
+            (33, 65),
+            (1099, 1067),
+            (7, 7),
+        ] {
+            let mut place = from;
+            let mut steps = 0;
+            while let Some(next) = towards(place, to) {
+                assert!(next < nodes && (above(next) == Some(place) || above(place) == Some(next)));
+                (place, steps) = (next, steps + 1);
+                assert!(steps <= 6, "{from} to {to}");
+            }
+            assert_eq!(place, to);
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The MPI of the image is of another kind than the host's launcher, and they meet
 //! over the bridge.
 
+use std::time::{Duration, Instant};
+
 use test_support::{Form, Hosts, Image, Leftovers, Mpi, User};
 
 use crate::ranks::{assert_one_world, run};
@@ -37,6 +39,7 @@ pub fn assert_nothing_left(before: &Leftovers) {
         thing.starts_with("loop device ")
             || thing.starts_with("file /tmp/ompi.")
             || thing.starts_with("file /tmp/prterun.")
+            || thing.starts_with("file /tmp/prtrn.")
     };
     let left: Vec<_> = before
         .left()
@@ -128,6 +131,118 @@ fn mpich_runs_on_two_hosts_under_mpirun() {
                 assert_eq!(there, 2, "{output}");
             }
         }
+    }
+    assert_nothing_left(&before);
+}
+
+/// Told to, Open MPI asks for what ranks of other hosts have to say one by one, with
+/// a fence on the way or none.
+#[test]
+fn open_mpi_asks_ranks_of_other_hosts_one_by_one() {
+    let user = User::ordinary();
+    let before = Leftovers::snapshot(&user);
+    {
+        let hosts = Hosts::two(&user);
+        for image in [Image::OpenMpiBookworm, Image::OpenMpiTrixie] {
+            for (mpi, collects) in [(Mpi::mpich(), 1), (Mpi::mpich(), 0), (Mpi::openmpi(), 1)] {
+                let mut job = hosts.mpirun(&mpi, &user, 2);
+                job.arg(test_support::command())
+                    .args(["exec", "--mpi=bridge", "--env=OMPI_MCA_pml=ob1"])
+                    .arg("--env=OMPI_MCA_pmix_base_async_modex=1")
+                    .arg(format!("--env=OMPI_MCA_pmix_base_collect_data={collects}"))
+                    .arg(image.directory())
+                    .args(["ring", "--size", "100000"]);
+                let output = run(&mut job);
+                output.succeeded();
+                assert!(output.stdout().contains("ring of 4 ranks"), "{output}");
+            }
+        }
+    }
+    assert_nothing_left(&before);
+}
+
+/// Gets a word of every rank, and another one that they put after that, and never
+/// enters a fence.
+const FENCELESS: &str = r#"
+#include <pmix.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    pmix_proc_t me, other;
+    pmix_value_t value, *got;
+    PMIX_VALUE_CONSTRUCT(&value);
+    if (PMIx_Init(&me, NULL, 0) != PMIX_SUCCESS)
+        return 2;
+    memcpy(&other, &me, sizeof other);
+    for (unsigned word = 0; word < 2; word++) {
+        const char *key = word ? "later" : "first";
+        value.type = PMIX_UINT32;
+        value.data.uint32 = 10 * me.rank + word;
+        if (PMIx_Put(PMIX_GLOBAL, key, &value) != PMIX_SUCCESS || PMIx_Commit() != PMIX_SUCCESS)
+            return 3;
+        for (other.rank = 0; other.rank < 4; other.rank++) {
+            int tries = argc > 1 ? 1 : 500;
+            while (PMIx_Get(&other, key, NULL, 0, &got) != PMIX_SUCCESS) {
+                if (--tries == 0) {
+                    fprintf(stderr, "rank %u: no word of %u\n", me.rank, other.rank);
+                    return 4;
+                }
+                usleep(10000);
+            }
+            if (got->data.uint32 != 10 * other.rank + word)
+                return 5;
+        }
+    }
+    printf("rank %u has all words\n", me.rank);
+    fflush(stdout);
+    return PMIx_Finalize(NULL, 0) == PMIX_SUCCESS ? 0 : 6;
+}
+"#;
+
+/// Where the launcher has its helpers tell one another no more than in fences, there is
+/// nobody to ask, and an end to waiting.
+#[test]
+fn a_rank_of_another_host_is_asked_without_a_fence() {
+    let user = User::ordinary();
+    let source = user.file("fenceless.c", FENCELESS);
+    let program = user.work().join("fenceless");
+    let image = Image::OpenMpiBookworm.directory();
+    let mut compile = user.singularity();
+    // Linked with an MPI too, so that it is known what it speaks.
+    let options = ["mpicc", "-Wl,--no-as-needed", "-o"];
+    compile.arg("exec").arg(&image).args(options);
+    compile.arg(&program).arg(&source).args([
+        "-I/usr/lib/x86_64-linux-gnu/pmix2/include",
+        "-L/usr/lib/x86_64-linux-gnu/pmix2/lib",
+        "-lpmix",
+    ]);
+    run(&mut compile).succeeded();
+    let before = Leftovers::snapshot(&user);
+    {
+        let hosts = Hosts::two(&user);
+        let start = |mpi: &Mpi, words: &[&str]| {
+            let mut job = hosts.mpirun(mpi, &user, 2);
+            job.arg(test_support::command())
+                .args(["exec", "--mpi=bridge"])
+                .arg(&image)
+                .arg(&program)
+                .args(words);
+            run(&mut job)
+        };
+        let output = start(&Mpi::openmpi(), &[]);
+        let told = output
+            .succeeded()
+            .stdout()
+            .matches(" has all words")
+            .count();
+        assert_eq!(told, 4, "{output}");
+        let begun = Instant::now();
+        let output = start(&Mpi::mpich(), &["once"]);
+        assert!(!output.status.success(), "{output}");
+        assert!(output.stderr().contains(": no word of "), "{output}");
+        assert!(begun.elapsed() < Duration::from_secs(40), "{output}");
     }
     assert_nothing_left(&before);
 }

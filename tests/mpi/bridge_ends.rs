@@ -1,7 +1,7 @@
 //! Jobs over the bridge that end badly: soon, with a status, and leaving nothing.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -34,11 +34,35 @@ int main(int argc, char **argv)
         raise(SIGSEGV);
     if (rank == 1 && strcmp(argv[1], "leave") == 0)
         _exit(0);
-    if (rank == 1 && strcmp(argv[1], "spawn") == 0) {
-        MPI_Comm other;
+    MPI_Comm other;
+    char port[MPI_MAX_PORT_NAME] = "";
+    if (rank == 1 && strcmp(argv[1], "spawn") == 0)
         MPI_Comm_spawn(argv[0], MPI_ARGV_NULL, 1, MPI_INFO_NULL, 0, MPI_COMM_SELF, &other,
                        MPI_ERRCODES_IGNORE);
+    if (strcmp(argv[1], "spawn together") == 0)
+        MPI_Comm_spawn(argv[0], MPI_ARGV_NULL, 2, MPI_INFO_NULL, 0, MPI_COMM_WORLD, &other,
+                       MPI_ERRCODES_IGNORE);
+    if (rank == 1 && strcmp(argv[1], "publish") == 0)
+        MPI_Publish_name("name", MPI_INFO_NULL, "port");
+    if (rank == 1 && strcmp(argv[1], "look up") == 0)
+        MPI_Lookup_name("name", MPI_INFO_NULL, port);
+    if (strcmp(argv[1], "connect") == 0) {
+        if (rank == 0)
+            MPI_Open_port(MPI_INFO_NULL, port);
+        MPI_Bcast(port, sizeof port, MPI_CHAR, 0, MPI_COMM_WORLD);
+        if (rank == 0)
+            MPI_Comm_accept(port, MPI_INFO_NULL, 0, MPI_COMM_SELF, &other);
+        if (rank == 1)
+            MPI_Comm_connect(port, MPI_INFO_NULL, 0, MPI_COMM_SELF, &other);
     }
+#if OMPI_MAJOR_VERSION >= 5
+    if (strcmp(argv[1], "group") == 0) {
+        MPI_Group all;
+        MPI_Comm_group(MPI_COMM_WORLD, &all);
+        if (MPI_Comm_create_from_group(all, "tag", MPI_INFO_NULL, MPI_ERRORS_RETURN, &other))
+            MPI_Abort(MPI_COMM_WORLD, 3);
+    }
+#endif
     sleep(100);
     return 0;
 }
@@ -51,34 +75,51 @@ struct Pair {
     image: PathBuf,
     program: PathBuf,
     up: PathBuf,
+    /// How launcher and image are to meet.
+    choice: &'static str,
 }
 
 impl Pair {
     fn new(mpi: Mpi, image: Image) -> Pair {
-        let user = User::ordinary();
-        let source = user.file("ends.c", ENDS);
-        let program = user.work().join("ends");
-        let image = image.directory();
-        let mut compile = user.singularity();
-        compile.arg("exec").arg(&image).args(["mpicc", "-w", "-o"]);
-        run(compile.arg(&program).arg(&source)).succeeded();
-        let up = user.work().join("up");
-        Pair {
-            user,
-            mpi,
-            image,
-            program,
-            up,
-        }
+        Pair::of(mpi, image, |pair, source| {
+            let mut compile = pair.user.singularity();
+            compile.arg("exec").arg(&pair.image);
+            compile.args(["mpicc", "-w", "-o"]);
+            run(compile.arg(&pair.program).arg(source)).succeeded();
+        })
     }
 
-    /// Both directions: Open MPI 4 and 5 under hydra, MPICH under mpirun 4 and 5.
-    fn all() -> [Pair; 4] {
+    /// For an image of MPICH's binary interface in which nothing compiles.
+    fn compiled_outside(mpi: Mpi, image: Image) -> Pair {
+        Pair::of(mpi, image, |pair, source| {
+            Mpi::mpich5().compile(source, &pair.program);
+        })
+    }
+
+    fn of(mpi: Mpi, image: Image, compile: impl FnOnce(&Pair, &Path)) -> Pair {
+        let user = User::ordinary();
+        let pair = Pair {
+            program: user.work().join("ends"),
+            up: user.work().join("up"),
+            image: image.directory(),
+            choice: "auto",
+            user,
+            mpi,
+        };
+        compile(&pair, &pair.user.file("ends.c", ENDS));
+        pair
+    }
+
+    /// Both directions: Open MPI 4 and 5 under hydra, MPICH under mpirun 4 and 5. Under
+    /// prterun each rank has a helper of its own, and those of Open MPI 4 one more.
+    fn all() -> [Pair; 6] {
         [
             Pair::new(Mpi::mpich(), Image::OpenMpiBookworm),
             Pair::new(Mpi::mpich(), Image::OpenMpiTrixie),
             Pair::new(Mpi::openmpi(), Image::MpichBookworm),
             Pair::new(Mpi::openmpi5(), Image::MpichBookworm),
+            Pair::new(Mpi::prterun(), Image::MpichBookworm),
+            Pair::new(Mpi::prterun(), Image::OpenMpiBookworm),
         ]
     }
 
@@ -88,6 +129,7 @@ impl Pair {
         let mut job = self.mpi.command(&self.user, 3);
         job.arg(test_support::command())
             .arg("exec")
+            .arg(format!("--mpi={}", self.choice))
             .arg(&self.image);
         job.arg(&self.program).arg(word).arg(&self.up);
         let mut running = Running::start(&mut job);
@@ -117,6 +159,13 @@ impl Pair {
         );
         assert_nothing_left(&before);
         output
+    }
+
+    /// The job ends by itself, and the MPI says that this call failed.
+    fn fails(&self, word: &str, call: &str) {
+        let output = self.ends(word, |_| ());
+        let said = output.stdout() + &output.stderr();
+        assert!(said.contains(call), "{output}");
     }
 
     /// Kills one process of the user's by its name.
@@ -150,9 +199,32 @@ fn a_rank_that_leaves_without_finalize_ends_the_job() {
 #[test]
 fn spawning_fails_with_the_mpis_own_error() {
     for pair in Pair::all() {
-        let output = pair.ends("spawn", |_| ());
-        let said = output.stdout() + &output.stderr();
-        assert!(said.contains("pawn"), "{output}");
+        pair.fails("spawn", "omm_spawn");
+    }
+    for image in [Image::WheelMpich5, Image::WheelIntel] {
+        Pair::compiled_outside(Mpi::openmpi5(), image).fails("spawn together", "omm_spawn");
+    }
+}
+
+#[test]
+fn names_and_ports_fail_with_the_mpis_own_error() {
+    for pair in Pair::all() {
+        pair.fails("publish", "ublish_name");
+        pair.fails("look up", "ookup_name");
+    }
+    for image in [Image::OpenMpiBookworm, Image::OpenMpiTrixie] {
+        Pair::new(Mpi::mpich(), image).fails("connect", "MPI_Comm_connect");
+    }
+}
+
+#[test]
+fn a_communicator_of_a_group_alone_fails_with_the_mpis_own_error() {
+    for mpi in [Mpi::mpich(), Mpi::openmpi5()] {
+        let pair = Pair {
+            choice: "bridge",
+            ..Pair::new(mpi, Image::OpenMpiTrixie)
+        };
+        pair.fails("group", "MPI_Comm_create_from_group");
     }
 }
 

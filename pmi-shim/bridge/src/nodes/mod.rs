@@ -70,6 +70,8 @@ pub struct Nodes {
     job: Option<Job>,
     exchange: u64,
     blobs: BTreeMap<u32, Vec<u8>>,
+    /// Asked before the other nodes were there.
+    early: Vec<u32>,
     until: Instant,
     events: Vec<HostEvent>,
     leaving: bool,
@@ -132,6 +134,7 @@ impl Nodes {
             job: None,
             exchange: 0,
             blobs: BTreeMap::new(),
+            early: Vec::new(),
             until: now + GATHERING - MARGIN,
             events: Vec::new(),
             leaving: false,
@@ -177,6 +180,7 @@ impl Nodes {
             job: None,
             exchange: 0,
             blobs: BTreeMap::new(),
+            early: Vec::new(),
             until: now + GATHERING - MARGIN,
             events: Vec::new(),
             leaving: false,
@@ -356,6 +360,16 @@ impl Nodes {
                 Message::Down(exchange, blobs) if upwards => {
                     exchange == self.exchange && self.complete(blobs)
                 }
+                Message::Ask(asks, rank) => self.asked(asks, rank),
+                Message::Found(to, rank, data) if to == self.node => {
+                    self.events.push(HostEvent::Found(rank, data));
+                    true
+                }
+                Message::Found(to, rank, data) => {
+                    // Who asked may have left.
+                    self.send_towards(to, &Message::Found(to, rank, data));
+                    to < self.count()
+                }
                 Message::Leaving => {
                     self.link(from)
                         .into_iter()
@@ -452,7 +466,36 @@ impl Nodes {
         self.down.values_mut().for_each(|link| link.send(&message));
         self.job = Some(job.clone());
         self.events.push(HostEvent::Ready(job));
+        for rank in std::mem::take(&mut self.early) {
+            self.ask_for(rank);
+        }
         true
+    }
+
+    /// A node asks for a rank's; false where there can be no such question.
+    fn asked(&mut self, asks: u32, rank: u32) -> bool {
+        let node = self.job.as_ref().and_then(|job| job.layout.node_of(rank));
+        let Some(node) = node.filter(|_| asks < self.count()) else {
+            return false;
+        };
+        if node == self.node {
+            self.events.push(HostEvent::Asked(asks, rank));
+        } else if !self.send_towards(node, &Message::Ask(asks, rank)) {
+            self.show(asks, rank, None);
+        }
+        true
+    }
+
+    /// Sends to the neighbour that is next on the way to a node; false if it has left.
+    fn send_towards(&mut self, node: u32, message: &Message) -> bool {
+        let next = net::towards(self.node, node);
+        match next.and_then(|next| self.link(next)) {
+            Some(link) => {
+                link.send(message);
+                true
+            }
+            None => false,
+        }
     }
 
     fn complete(&mut self, blobs: Vec<Vec<u8>>) -> bool {
@@ -683,6 +726,23 @@ impl Host for Nodes {
     fn gather(&mut self, blob: Vec<u8>) {
         self.blobs.insert(self.node, blob);
         self.pass_on();
+    }
+
+    fn ask_for(&mut self, rank: u32) -> bool {
+        if self.job.is_none() {
+            self.early.push(rank);
+        } else if !self.asked(self.node, rank) {
+            self.events.push(HostEvent::Found(rank, None));
+        }
+        true
+    }
+
+    fn show(&mut self, node: u32, rank: u32, data: Option<Vec<u8>>) {
+        if node == self.node {
+            self.events.push(HostEvent::Found(rank, data));
+        } else {
+            self.send_towards(node, &Message::Found(node, rank, data));
+        }
     }
 
     fn finalize(&mut self) {

@@ -10,7 +10,7 @@ use crate::sys::pmix::Status;
 use pmi_shim::core::{Abort, App, AppEvent, Interest, Job, Rank};
 use pmi_shim::seat::{Seat, Unset};
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -21,12 +21,19 @@ use std::time::{Duration, Instant};
 /// that commit anything have done so.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long somebody who asks for a rank of another node waits for a fence to begin,
+/// where only a fence brings anything: who asks before it enters one waits for ever.
+const FENCELESS: Duration = Duration::from_secs(10);
+
 /// What libpmix's thread has to say.
 enum Letter {
     Event(AppEvent),
     Farewell(Rank, Farewell),
     Fence(Fence, Answer),
     Wanted(Rank, Answer),
+    Nowhere(Answer),
+    /// What a local rank has committed, for that node.
+    Shown(u32, Rank, Option<Vec<u8>>),
     Said(Vec<u8>, Farewell),
     /// What each local rank has committed, for a fence that does not collect.
     Committed(Vec<(Rank, Vec<u8>)>),
@@ -40,11 +47,24 @@ pub struct PmixApp {
     letters: Mailbox<Letter>,
     /// The fence that is under way.
     fence: Option<Answer>,
+    /// There was one: what ranks of other nodes had to say is here.
+    fenced: bool,
+    /// Those who ask for a rank of another node.
+    sought: Vec<Sought>,
     /// Of ranks that are about to leave.
     farewells: Vec<Farewell>,
     /// What ranks of other nodes committed before fences that did not collect.
     committed: HashMap<Rank, Vec<u8>>,
     leavings: Leavings,
+}
+
+/// Somebody who asks what a rank of another node has committed.
+struct Sought {
+    rank: Rank,
+    answer: Answer,
+    /// Where only a fence brings the answer, until when one must begin; else that node
+    /// is asked.
+    until: Option<Instant>,
 }
 
 impl PmixApp {
@@ -70,7 +90,11 @@ impl PmixApp {
         let failed = |status: Status| format!("a PMIx server for the programs: {status}");
         let place = CString::new(leavings.directory().as_os_str().as_bytes()).unwrap_or_default();
         let name = CString::new(name).unwrap_or_default();
-        let upcalls = Box::new(Ears { post: post.clone() });
+        let upcalls = Box::new(Ears {
+            post: post.clone(),
+            job: name.clone(),
+            size: job.layout.size(),
+        });
         let server = Server::start(&place, name, upcalls).map_err(failed)?;
         let app = PmixApp {
             server: Arc::new(server),
@@ -78,6 +102,8 @@ impl PmixApp {
             post,
             letters,
             fence: None,
+            fenced: false,
+            sought: Vec::new(),
             farewells: Vec::new(),
             committed: HashMap::new(),
             leavings,
@@ -104,6 +130,14 @@ impl PmixApp {
         if asked.is_err() {
             self.post.send(Letter::Committed(Vec::new()));
         }
+    }
+
+    /// Takes some out of the list of those who ask.
+    fn take_sought(&mut self, which: impl Fn(&Sought) -> bool) -> Vec<Sought> {
+        let all = std::mem::take(&mut self.sought);
+        let (taken, kept) = all.into_iter().partition(which);
+        self.sought = kept;
+        taken
     }
 
     fn describe(&self, job: &Job) -> Result<(), Status> {
@@ -142,8 +176,20 @@ impl App for PmixApp {
         }]
     }
 
-    fn proceed(&mut self, _now: Instant) -> Vec<AppEvent> {
+    fn deadline(&self) -> Option<Instant> {
+        let waiting = self.sought.iter().filter_map(|sought| sought.until);
+        // A fence that has begun comes to its end, or the job does.
+        waiting.min().filter(|_| self.fence.is_none())
+    }
+
+    fn proceed(&mut self, now: Instant) -> Vec<AppEvent> {
         let mut events = Vec::new();
+        if self.deadline().is_some_and(|until| now >= until) {
+            for sought in self.take_sought(|sought| sought.until.is_some_and(|until| now >= until))
+            {
+                sought.answer.give(Err(Status::NOT_FOUND));
+            }
+        }
         for letter in self.letters.take() {
             match letter {
                 Letter::Event(event) => events.push(event),
@@ -169,10 +215,22 @@ impl App for PmixApp {
                     events.push(AppEvent::Gather(Blob::Ranks(ranks).bytes()));
                 }
                 Letter::Wanted(rank, answer) => {
-                    // Everything else came with a fence. What is not there is nowhere.
-                    let data = self.committed.get(&rank).cloned();
-                    answer.give(data.ok_or(Status::NOT_FOUND));
+                    // It is libpmix's now: who asks again misses something later.
+                    match self.committed.remove(&rank) {
+                        Some(data) => answer.give(Ok(data)),
+                        None => {
+                            let until = None;
+                            self.sought.push(Sought {
+                                rank,
+                                answer,
+                                until,
+                            });
+                            events.push(AppEvent::Ask(rank));
+                        }
+                    }
                 }
+                Letter::Nowhere(answer) => answer.give(Err(Status::NOT_FOUND)),
+                Letter::Shown(node, rank, data) => events.push(AppEvent::Show(node, rank, data)),
             }
         }
         events
@@ -195,6 +253,43 @@ impl App for PmixApp {
                 true => Err(Status::ERROR),
             });
         }
+        self.fenced = true;
+        for sought in self.take_sought(|sought| sought.until.is_some()) {
+            match self.committed.remove(&sought.rank) {
+                Some(data) => sought.answer.give(Ok(data)),
+                None => sought.answer.leave_to_libpmix(),
+            }
+        }
+    }
+
+    fn show(&mut self, node: u32, rank: Rank) {
+        let post = self.post.clone();
+        if self.local.contains(&rank) {
+            self.server.when_committed(rank, move |data| {
+                post.send(Letter::Shown(node, rank, data.ok()));
+            });
+        } else {
+            post.send(Letter::Shown(node, rank, None));
+        }
+    }
+
+    fn found(&mut self, rank: Rank, data: Option<Vec<u8>>) {
+        for sought in self.take_sought(|sought| sought.rank == rank && sought.until.is_none()) {
+            sought.answer.give(data.clone().ok_or(Status::NOT_FOUND));
+        }
+    }
+
+    fn no_way(&mut self, rank: Rank) {
+        if self.fenced && self.fence.is_none() {
+            // Everything came with a fence. What is not there is nowhere.
+            return self.found(rank, None);
+        }
+        let until = Some(Instant::now() + FENCELESS);
+        for sought in &mut self.sought {
+            if sought.rank == rank {
+                sought.until = until;
+            }
+        }
     }
 
     fn released(&mut self) {
@@ -212,6 +307,7 @@ impl Drop for PmixApp {
     fn drop(&mut self) {
         // Nothing may be answered to a server that has stopped.
         self.fence = None;
+        self.sought.clear();
         self.farewells.clear();
         drop(self.letters.take());
         self.server.stop();
@@ -256,6 +352,9 @@ const OPEN_MPI: &[(&str, &str)] = &[("JSM_JSRUN_PORT", "1")];
 /// Puts what libpmix's thread says into the mailbox.
 struct Ears {
     post: Post<Letter>,
+    /// The job's name, and how many ranks it has.
+    job: CString,
+    size: u32,
 }
 
 impl Ears {
@@ -293,7 +392,11 @@ impl Upcalls for Ears {
         self.post.send(Letter::Said(text, heard));
     }
 
-    fn wanted(&self, rank: Rank, answer: Answer) {
-        self.post.send(Letter::Wanted(rank, answer));
+    fn wanted(&self, job: &CStr, rank: Rank, answer: Answer) {
+        match job == self.job.as_c_str() && rank < self.size {
+            true => self.post.send(Letter::Wanted(rank, answer)),
+            // Not within the upcall, during which libpmix may hold a lock.
+            false => self.post.send(Letter::Nowhere(answer)),
+        }
     }
 }

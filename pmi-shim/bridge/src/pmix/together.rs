@@ -179,7 +179,9 @@ impl Together {
         }
         for event in said {
             match event {
-                HostEvent::Gathered(blobs) => self.events.push(HostEvent::Gathered(blobs)),
+                HostEvent::Gathered(_) | HostEvent::Asked(..) | HostEvent::Found(..) => {
+                    self.events.push(event);
+                }
                 HostEvent::Aborted(abort) => {
                     // The launcher ends the other nodes' ranks, if not all have heard.
                     self.order(&Order::Abort(abort.clone()));
@@ -248,6 +250,23 @@ impl Host for Together {
             None => self.events.push(HostEvent::Gathered(vec![blob])),
             Some(nodes) if self.met => nodes.gather(blob),
             Some(_) => self.waiting = Some(blob),
+        }
+    }
+
+    fn ask_for(&mut self, rank: Rank) -> bool {
+        match &mut self.nodes {
+            Some(nodes) => nodes.ask_for(rank),
+            // All ranks are here.
+            None => {
+                self.events.push(HostEvent::Found(rank, None));
+                true
+            }
+        }
+    }
+
+    fn show(&mut self, node: u32, rank: Rank, data: Option<Vec<u8>>) {
+        if let Some(nodes) = &mut self.nodes {
+            nodes.show(node, rank, data);
         }
     }
 

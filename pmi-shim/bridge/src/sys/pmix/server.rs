@@ -4,7 +4,7 @@
 //! and answers later through what it was handed.
 
 use super::info::{Array, List, Value};
-use super::{copied, copied_slice, guarded, process, Rank, Status};
+use super::{copied, copied_slice, guarded, nspace_of, process, Rank, Status};
 use std::ffi::{c_char, c_void, CStr, CString};
 use std::ptr::null_mut;
 use std::sync::{mpsc, OnceLock};
@@ -23,8 +23,9 @@ pub trait Upcalls: Send + Sync {
     /// all its messages. It waits for the answer, which must not be given before the
     /// upcall returns: libpmix holds a lock until then.
     fn said(&self, text: Vec<u8>, heard: Farewell);
-    /// What a rank of another node has put is asked for.
-    fn wanted(&self, rank: Rank, answer: Answer);
+    /// What a rank of another node has put is asked for, or something that is nowhere:
+    /// of a job of another name, or of no rank.
+    fn wanted(&self, job: &CStr, rank: Rank, answer: Answer);
 }
 
 /// A rank that waits for no more than an answer, as to leave. Dropped, it is let go.
@@ -77,6 +78,19 @@ impl Answer {
     /// Gives the answer: data, or what went wrong.
     pub fn give(mut self, answer: Result<Vec<u8>, Status>) {
         self.send(answer);
+    }
+
+    /// To one who asked for what a rank has put: a fence has brought it meanwhile, and
+    /// libpmix has it.
+    pub fn leave_to_libpmix(mut self) {
+        if let Some(callback) = self.callback.take() {
+            // No data at all would mean that a job's description has come
+            // (pmix_server_get.c), and so this is a block, of no bytes.
+            let nothing = c"".as_ptr();
+            // SAFETY: libpmix's own function with its own data, called once; the block
+            // lives for ever, and nothing has to be told when it has been read.
+            unsafe { callback(Status::SUCCESS.0, nothing, 0, self.data, None, null_mut()) };
+        }
     }
 
     fn send(&mut self, answer: Result<Vec<u8>, Status>) {
@@ -271,16 +285,31 @@ impl Server {
     /// # Errors
     /// It is not one of ours, or `patience` is over.
     pub fn committed(&self, rank: Rank, patience: std::time::Duration) -> Result<Vec<u8>, Status> {
-        let name = process(&self.nspace, rank);
-        let (sender, receiver) = mpsc::channel::<Result<Vec<u8>, Status>>();
-        let data = Box::into_raw(Box::new(sender));
-        // SAFETY: the name is copied; the data is what `response` takes back, once.
-        let answer =
-            unsafe { libpmix::PMIx_server_dmodex_request(&name, Some(response), data.cast()) };
-        Status::check(answer)?;
+        let (sender, receiver) = mpsc::channel();
+        self.when_committed(rank, move |data| sender.send(data).unwrap_or_default());
         receiver
             .recv_timeout(patience)
             .unwrap_or(Err(Status(libpmix::PMIX_ERR_TIMEOUT)))
+    }
+
+    /// Has `told` called with what a local rank has put and committed, as soon as it
+    /// has, by a thread of libpmix's; with an error if it is not one of ours.
+    pub fn when_committed(
+        &self,
+        rank: Rank,
+        told: impl FnOnce(Result<Vec<u8>, Status>) + Send + 'static,
+    ) {
+        let name = process(&self.nspace, rank);
+        let told: Told = Box::new(told);
+        let data = Box::into_raw(Box::new(told));
+        // SAFETY: the name is copied; the data is what `response` takes back, once.
+        let answer =
+            unsafe { libpmix::PMIx_server_dmodex_request(&name, Some(response), data.cast()) };
+        if let Err(status) = Status::check(answer) {
+            // SAFETY: just made from a box, and no callback follows.
+            let told = unsafe { Box::from_raw(data) };
+            told(Err(status));
+        }
     }
 
     /// Stops the server. Ranks that are still connected lose it.
@@ -313,16 +342,15 @@ extern "C" fn complete(status: i32, data: *mut c_void) {
     guarded((), || sender.send(Status(status)).unwrap_or_default());
 }
 
-/// The answer that [`Server::committed`] waits for.
+/// Whom [`Server::when_committed`] tells.
+type Told = Box<dyn FnOnce(Result<Vec<u8>, Status>) + Send>;
+
+/// The answer of [`Server::when_committed`].
 extern "C" fn response(status: i32, block: *mut c_char, length: usize, data: *mut c_void) {
-    // SAFETY: it is the box of `committed`, and comes once.
-    let sender = unsafe { Box::from_raw(data.cast::<mpsc::Sender<Result<Vec<u8>, Status>>>()) };
+    // SAFETY: it is the box of `when_committed`, and comes once.
+    let told = unsafe { Box::from_raw(data.cast::<Told>()) };
     let block = copied_slice(block.cast::<u8>(), length);
-    guarded((), || {
-        sender
-            .send(Status::check(status).map(|()| block))
-            .unwrap_or_default()
-    });
+    guarded((), || told(Status::check(status).map(|()| block)));
 }
 
 /// The rank of a name that libpmix hands to an upcall.
@@ -477,8 +505,10 @@ extern "C" fn direct_modex(
 ) -> i32 {
     guarded(Status::ERROR.0, || {
         let answer = Answer { callback, data };
-        match (UPCALLS.get(), rank_of(name)) {
-            (Some(upcalls), Some(rank)) => upcalls.wanted(rank, answer),
+        // SAFETY: null or a name that lives until the upcall returns.
+        let name = unsafe { name.as_ref() };
+        match (UPCALLS.get(), name) {
+            (Some(upcalls), Some(name)) => upcalls.wanted(&nspace_of(name), name.rank, answer),
             _ => drop(answer),
         }
         Status::SUCCESS.0

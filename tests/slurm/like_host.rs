@@ -177,13 +177,14 @@ fn terminal(ground: &Ground) {
 }
 
 fn cancelling(ground: &Ground) {
+    // One process, where a signal ends the task: of two, either may hear of it first.
     for (how, script) in [
         (
             &["--signal=TERM"][..],
             "trap 'echo got TERM; exit 4' TERM; echo ready; while :; do sleep 0.1; done",
         ),
-        (&["--signal=KILL"], "echo ready; sleep 60"),
-        (&[], "echo ready; sleep 60"),
+        (&["--signal=KILL"], "echo ready; exec sleep 60"),
+        (&[], "echo ready; exec sleep 60"),
     ] {
         let mut seen = Vec::new();
         for image in [None, Some(image_option(&debian()))] {

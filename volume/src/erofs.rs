@@ -6,17 +6,16 @@
 mod content;
 mod map;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use image::Erofs;
 use launcher::Error;
 
-use crate::kept::Kept;
+use crate::kept::{Kept, Known};
 use crate::tree::{
     Attribute, Content, Handle, Kind, Measure, Name, Node, Part, Served, Time, Tree,
 };
-use crate::{device_numbers, le16, le32, le64, locked, Device};
+use crate::{device_numbers, le16, le32, le64, Device};
 use content::{File, Reading};
 
 const INCOMPAT_LEADING_ZEROES: u32 = 0x1;
@@ -37,9 +36,9 @@ pub struct Volume<'a> {
     packed: u64,
     build_time: Time,
     /// Pieces of what describes files, by where they lie.
-    pieces: Mutex<HashMap<u64, Arc<Vec<u8>>>>,
+    pieces: Known<Arc<Vec<u8>>>,
     /// Where the contents of files lie.
-    files: Mutex<HashMap<u64, Arc<File>>>,
+    files: Known<Arc<File>>,
     /// Extents that were unpacked last, by where they lie and how long they are.
     unpacked: Kept,
 }
@@ -119,8 +118,8 @@ impl<'a> Volume<'a> {
                 seconds: le64(&superblock, 24) as i64,
                 nanoseconds: le32(&superblock, 32).min(999_999_999),
             },
-            pieces: Mutex::default(),
-            files: Mutex::default(),
+            pieces: Known::new(KEPT_PIECES),
+            files: Known::new(content::KEPT_FILES),
             unpacked: Kept::default(),
         })
     }
@@ -210,18 +209,10 @@ impl<'a> Volume<'a> {
 
     /// A piece of what describes files, which begins at `start`.
     fn piece(&self, start: u64) -> Result<Arc<Vec<u8>>, Error> {
-        if let Some(found) = locked(&self.pieces).get(&start) {
-            return Ok(Arc::clone(found));
-        }
         let length = self.device.size.saturating_sub(start).min(PIECE);
         let length = usize::try_from(length).unwrap_or(0);
-        let piece = Arc::new(self.device.bytes(start, length)?);
-        let mut pieces = locked(&self.pieces);
-        if pieces.len() >= KEPT_PIECES {
-            pieces.clear();
-        }
-        pieces.insert(start, Arc::clone(&piece));
-        Ok(piece)
+        let read = || Ok(Arc::new(self.device.bytes(start, length)?));
+        self.pieces.get_or(start, read)
     }
 
     fn number(&self, node: &Node) -> Result<u64, Error> {

@@ -1,11 +1,46 @@
-//! What was unpacked last, for whoever asks next.
+//! What was read or unpacked last, for whoever asks next.
 //!
 //! Owns: how much of it is kept. Never: unpacks.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use crate::locked;
+
+/// What was found out, by number. When there is too much of it all of it goes.
+#[derive(Debug)]
+pub(crate) struct Known<T> {
+    most: usize,
+    all: Mutex<HashMap<u64, T>>,
+}
+
+impl<T: Clone> Known<T> {
+    /// Room for so many.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            all: Mutex::default(),
+        }
+    }
+
+    /// What is known of this number, or else what `find` finds, which is kept.
+    ///
+    /// # Errors
+    /// As `find`.
+    pub fn get_or<E>(&self, number: u64, find: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        if let Some(known) = locked(&self.all).get(&number) {
+            return Ok(known.clone());
+        }
+        // Others may go on meanwhile.
+        let found = find()?;
+        let mut all = locked(&self.all);
+        if all.len() >= self.most {
+            all.clear();
+        }
+        all.insert(number, found.clone());
+        Ok(found)
+    }
+}
 
 /// How many bytes are kept, and of how many pieces at most: they are looked through one
 /// by one.
@@ -54,6 +89,18 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_known_is_not_looked_for_again_until_there_is_too_much() {
+        let known = Known::new(2);
+        let find = |number| known.get_or(number, || Ok::<_, ()>(number * 10));
+        let no = |number| known.get_or(number, || Err::<u64, _>("looked for"));
+        assert_eq!(find(1), Ok(10));
+        assert_eq!(find(2), Ok(20));
+        assert_eq!((no(1), no(2), no(3)), (Ok(10), Ok(20), Err("looked for")));
+        assert_eq!(find(3), Ok(30));
+        assert_eq!((no(1), no(3)), (Err("looked for"), Ok(30)));
+    }
 
     #[test]
     fn what_was_asked_for_longest_ago_goes_first() {

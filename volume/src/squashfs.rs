@@ -3,18 +3,17 @@
 //! Owns: its tables, inodes, directories and blocks. See the kernel's
 //! `fs/squashfs/squashfs_fs.h` and `Documentation/filesystems/squashfs.rst`.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use image::{Compressor, Squashfs};
 use launcher::Error;
 
 use crate::decompress::{decompress, unpack_all, Algorithm};
-use crate::kept::Kept;
+use crate::kept::{Kept, Known};
 use crate::tree::{
     Attribute, Content, Handle, Kind, Measure, Name, Node, Part, Served, Time, Tree,
 };
-use crate::{device_numbers, le16, le32, le64, locked, Device};
+use crate::{device_numbers, le16, le32, le64, Device};
 
 /// Metadata is stored in blocks of this many bytes before compression.
 const METADATA: usize = 8192;
@@ -40,11 +39,11 @@ pub struct Volume<'a> {
     fragment_count: u32,
     /// Where attributes are, where their list is, how many there are.
     attributes: Option<(u64, Vec<u64>, u32)>,
-    cache: Mutex<HashMap<u64, Block>>,
+    cache: Known<Block>,
     /// Blocks of data that were unpacked last, by where they lie.
     unpacked: Kept,
     /// Where the blocks of files lie.
-    files: Mutex<HashMap<u64, Arc<Blocks>>>,
+    files: Known<Arc<Blocks>>,
 }
 
 /// A place in a stream of metadata.
@@ -109,9 +108,9 @@ impl<'a> Volume<'a> {
             fragments: Vec::new(),
             fragment_count: le32(&superblock, 16),
             attributes: None,
-            cache: Mutex::default(),
+            cache: Known::new(KEPT),
             unpacked: Kept::default(),
-            files: Mutex::default(),
+            files: Known::new(KEPT_FILES),
         };
         let ids = usize::from(facts.ids);
         let blocks = volume.pointers(le64(&superblock, 48), (ids * 4).div_ceil(METADATA))?;
@@ -149,9 +148,10 @@ impl<'a> Volume<'a> {
 
     /// A block of metadata, unpacked, and where the next one begins.
     fn metadata(&self, at: u64) -> Result<Block, Error> {
-        if let Some(block) = locked(&self.cache).get(&at) {
-            return Ok(block.clone());
-        }
+        self.cache.get_or(at, || self.unpack_metadata(at))
+    }
+
+    fn unpack_metadata(&self, at: u64) -> Result<Block, Error> {
         // As much as one can have, and at the end of the image what is left.
         let room = self.device.size.saturating_sub(at).min(METADATA as u64 + 2);
         let room = usize::try_from(room).unwrap_or(0);
@@ -172,13 +172,7 @@ impl<'a> Volume<'a> {
                 self.device
                     .damaged("a block of metadata cannot be unpacked")
             })?;
-        let block = (Arc::new(content), at + 2 + length as u64);
-        let mut cache = locked(&self.cache);
-        if cache.len() >= KEPT {
-            cache.clear();
-        }
-        cache.insert(at, block.clone());
-        Ok(block)
+        Ok((Arc::new(content), at + 2 + length as u64))
     }
 
     /// Reads on in a stream of metadata.
@@ -560,10 +554,11 @@ struct Blocks {
 
 impl Volume<'_> {
     fn blocks(&self, file: u64) -> Result<Arc<Blocks>, Error> {
-        if let Some(found) = locked(&self.files).get(&file) {
-            return Ok(Arc::clone(found));
-        }
-        let inode = self.inode(file)?;
+        let find = || Ok(Arc::new(self.blocks_of(self.inode(file)?)?));
+        self.files.get_or(file, find)
+    }
+
+    fn blocks_of(&self, inode: Inode) -> Result<Blocks, Error> {
         let Body::File {
             start,
             fragment,
@@ -595,18 +590,12 @@ impl Volume<'_> {
             }
             left -= part;
         }
-        let blocks = Arc::new(Blocks {
+        Ok(Blocks {
             size,
             list,
             fragment,
             offset: usize::try_from(offset).unwrap_or(usize::MAX),
-        });
-        let mut files = locked(&self.files);
-        if files.len() >= KEPT_FILES {
-            files.clear();
-        }
-        files.insert(file, Arc::clone(&blocks));
-        Ok(blocks)
+        })
     }
 
     /// Reads at least a byte of what is in one block; `at` is before the end.

@@ -10,12 +10,12 @@ use launcher::Error;
 use super::map::{Extent, Map, Stored};
 use super::{Inode, Volume, Window};
 use crate::tree::{Content, Part};
-use crate::{le16, le32, locked};
+use crate::{le16, le32};
 
 /// No extent is longer: pclusters hold a megabyte, and what is repeated much.
 pub(super) const LONGEST_EXTENT: u64 = 64 << 20;
 /// Of how many files it is known where their content lies.
-const KEPT_FILES: usize = 4096;
+pub(super) const KEPT_FILES: usize = 4096;
 
 /// Where the content of a file lies.
 pub(super) struct File {
@@ -41,16 +41,8 @@ enum Source {
 impl Volume<'_> {
     /// Where the content of the file of this number lies.
     pub(super) fn file(&self, number: u64) -> Result<Arc<File>, Error> {
-        if let Some(found) = locked(&self.files).get(&number) {
-            return Ok(Arc::clone(found));
-        }
-        let file = Arc::new(self.content_of(&self.inode(number)?)?);
-        let mut files = locked(&self.files);
-        if files.len() >= KEPT_FILES {
-            files.clear();
-        }
-        files.insert(number, Arc::clone(&file));
-        Ok(file)
+        let find = || Ok(Arc::new(self.content_of(&self.inode(number)?)?));
+        self.files.get_or(number, find)
     }
 
     fn content_of(&self, inode: &Inode) -> Result<File, Error> {

@@ -9,7 +9,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 use super::lookup;
-use super::seal::{from_hexadecimal, LENGTH};
+use super::seal::{from_hexadecimal, hexadecimal, LENGTH};
 
 /// What the nodes below have to know of one.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Card {
 
     /// As text without spaces.
     pub fn text(&self) -> String {
-        let secret: String = self.secret.iter().map(|b| format!("{b:02x}")).collect();
+        let secret = hexadecimal(&self.secret);
         let addresses: Vec<String> = self.addresses.iter().map(SocketAddr::to_string).collect();
         format!("{secret},{}", addresses.join(","))
     }

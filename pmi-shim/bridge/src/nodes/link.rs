@@ -312,7 +312,7 @@ impl Link {
             }
             Proof::Secret { .. } => {
                 let code = seal::proof(&self.secret(own)?, self.upwards, transcript);
-                code.iter().map(|byte| format!("{byte:02x}")).collect()
+                seal::hexadecimal(&code)
             }
         };
         self.send(&Message::Credential(credential));

@@ -97,6 +97,19 @@ enum Up {
     Left,
 }
 
+impl Up {
+    /// Begins to look for it at these addresses.
+    fn seek(addresses: Vec<SocketAddr>, now: Instant) -> Up {
+        Up::Seeking {
+            addresses,
+            attempt: 0,
+            next: now,
+            pause: FIRST_PAUSE,
+            last: "nobody listens there".into(),
+        }
+    }
+}
+
 impl Nodes {
     /// For a node of a step; `munge` is the open directory of munged's socket.
     ///
@@ -121,26 +134,7 @@ impl Nodes {
             .collect::<Option<_>>()
             .ok_or_else(|| format!("the ranks of this node, {:?}, are no list", step.ranks))?;
         let name = format!("slurm.{}", step.id);
-        let mut nodes = Nodes {
-            own: None,
-            node,
-            name,
-            listener: None,
-            strangers: Vec::new(),
-            up: Up::None,
-            down: BTreeMap::new(),
-            here: BTreeMap::from([(node, ranks)]),
-            told: false,
-            job: None,
-            exchange: 0,
-            blobs: BTreeMap::new(),
-            early: Vec::new(),
-            until: now + GATHERING - MARGIN,
-            events: Vec::new(),
-            leaving: false,
-            over: false,
-            hosts,
-        };
+        let mut nodes = Nodes::alone(name, node, ranks, hosts, now);
         if count > 1 {
             nodes.reach_out(step, munge, now)?;
         }
@@ -156,37 +150,20 @@ impl Nodes {
     pub fn of_job(job: &Job, node: u32, now: Instant) -> Result<(Nodes, Option<Card>), String> {
         let count = job.layout.nodes();
         let below = random();
-        let mut nodes = Nodes {
-            own: Some(Rc::new(Own {
-                step: job.name.clone(),
-                node,
-                uid: nix::unistd::geteuid().as_raw(),
-                proof: Proof::Secret {
-                    below,
-                    above: OnceCell::new(),
-                },
-            })),
+        let hosts = (0..count).map(|node| node.to_string()).collect();
+        let mut nodes = Nodes::alone(job.name.clone(), node, job.local.clone(), hosts, now);
+        nodes.own = Some(Rc::new(Own {
+            step: job.name.clone(),
             node,
-            name: job.name.clone(),
-            listener: None,
-            strangers: Vec::new(),
-            up: match node {
-                0 => Up::None,
-                _ => Up::Unknown,
+            uid: nix::unistd::geteuid().as_raw(),
+            proof: Proof::Secret {
+                below,
+                above: OnceCell::new(),
             },
-            down: BTreeMap::new(),
-            here: BTreeMap::from([(node, job.local.clone())]),
-            told: false,
-            job: None,
-            exchange: 0,
-            blobs: BTreeMap::new(),
-            early: Vec::new(),
-            until: now + GATHERING - MARGIN,
-            events: Vec::new(),
-            leaving: false,
-            over: false,
-            hosts: (0..count).map(|node| node.to_string()).collect(),
-        };
+        }));
+        if node > 0 {
+            nodes.up = Up::Unknown;
+        }
         let mut card = None;
         if net::below(node, count).next().is_some() {
             let listener = listen(0).ok_or("no port is free to listen on")?;
@@ -198,19 +175,37 @@ impl Nodes {
         Ok((nodes, card))
     }
 
+    /// Connected to no other node yet.
+    fn alone(name: String, node: u32, ranks: Vec<u32>, hosts: Vec<String>, now: Instant) -> Nodes {
+        Nodes {
+            own: None,
+            node,
+            hosts,
+            name,
+            listener: None,
+            strangers: Vec::new(),
+            up: Up::None,
+            down: BTreeMap::new(),
+            here: BTreeMap::from([(node, ranks)]),
+            told: false,
+            job: None,
+            exchange: 0,
+            blobs: BTreeMap::new(),
+            early: Vec::new(),
+            until: now + GATHERING - MARGIN,
+            events: Vec::new(),
+            leaving: false,
+            over: false,
+        }
+    }
+
     /// Now it is known where the node above listens.
     pub fn seek_above(&mut self, card: &Card, now: Instant) {
         if let (Some(own), Up::Unknown) = (&self.own, &self.up) {
             if let Proof::Secret { above, .. } = &own.proof {
                 let _ = above.set(card.secret);
             }
-            self.up = Up::Seeking {
-                addresses: card.addresses.clone(),
-                attempt: 0,
-                next: now,
-                pause: FIRST_PAUSE,
-                last: "nobody listens there".into(),
-            };
+            self.up = Up::seek(card.addresses.clone(), now);
         }
     }
 
@@ -248,16 +243,10 @@ impl Nodes {
                 ));
             }
             let ports: Vec<u16> = net::ports(&step.id, uid, above).collect();
-            self.up = Up::Seeking {
-                addresses: addresses
-                    .iter()
-                    .flat_map(|&address| ports.iter().map(move |&port| (address, port).into()))
-                    .collect(),
-                attempt: 0,
-                next: now,
-                pause: FIRST_PAUSE,
-                last: "nobody listens there".into(),
-            };
+            let all = addresses
+                .iter()
+                .flat_map(|&address| ports.iter().map(move |&port| (address, port).into()));
+            self.up = Up::seek(all.collect(), now);
         }
         Ok(())
     }

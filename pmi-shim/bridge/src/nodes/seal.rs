@@ -102,6 +102,11 @@ fn proving(secret: &[u8; LENGTH], upwards: bool, transcript: &[u8; LENGTH]) -> H
     code(secret, &[b"proof", &[u8::from(upwards)], transcript])
 }
 
+/// Two digits for each byte.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Bytes from two digits each.
 pub fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
@@ -154,7 +159,7 @@ mod tests {
     fn the_secret_is_shown_for_one_connection_and_one_end_only() {
         let shown = |upwards, transcript: &[u8; 32]| -> String {
             let code = proof(&[7; 32], upwards, transcript);
-            code.iter().map(|byte| format!("{byte:02x}")).collect()
+            hexadecimal(&code)
         };
         let one = shown(true, &[1; 32]);
         assert!(is_proof(&[7; 32], true, &[1; 32], &one));

@@ -152,17 +152,22 @@ fn abort(rest: &str) -> Option<Abort> {
 pub fn start(rank: Rank) -> Result<UnixStream, String> {
     let child = || -> std::io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        Command::new("/proc/self/exe")
-            .arg0("pmi-bridge")
-            .arg(FORM)
-            .env("PMIX_RANK", rank.to_string())
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
-            .spawn()?;
+        as_rank(FORM, rank).stdin(OwnedFd::from(theirs)).spawn()?;
         ours.set_nonblocking(true)?;
         Ok(ours)
     };
     child().map_err(|error| format!("a process for the launcher's PMIx server: {error}"))
+}
+
+/// This executable in another form, to come to the launcher's server as that rank.
+fn as_rank(form: &str, rank: Rank) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("pmi-bridge")
+        .arg(form)
+        .env("PMIX_RANK", rank.to_string())
+        .stdout(Stdio::null());
+    command
 }
 
 /// The voice of the child, for any of its threads.
@@ -297,13 +302,7 @@ fn visit_as(ranks: &[Rank]) {
         if visitors.len() == at_a_time {
             visitors.pop_front().iter_mut().for_each(wait);
         }
-        let visitor = Command::new("/proc/self/exe")
-            .arg0("pmi-bridge")
-            .arg(VISIT)
-            .env("PMIX_RANK", rank.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
+        let visitor = as_rank(VISIT, *rank).stdin(Stdio::null()).spawn();
         visitors.extend(visitor.ok());
     }
     visitors.iter_mut().for_each(wait);

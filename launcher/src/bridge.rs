@@ -193,13 +193,10 @@ impl Asking<'_> {
         });
         // The helper says as much as this process does; by the option, where that was
         // not said by the variable.
-        let own = match tracing::level_filters::LevelFilter::current() {
-            level if level >= tracing::Level::TRACE => Some("3"),
-            level if level >= tracing::Level::DEBUG => Some("2"),
-            level if level >= tracing::Level::INFO => Some("1"),
-            _ => None,
-        };
-        let said = own.map(|often| (OsString::from(VERBOSE), OsString::from(often)));
+        let own = crate::log::verbosity()
+            .checked_sub(1)
+            .filter(|often| *often > 0);
+        let said = own.map(|often| (VERBOSE.into(), often.to_string().into()));
         self.host
             .environment
             .iter()

@@ -222,17 +222,10 @@ impl Unpacking<'_> {
             match statat(&place.fd, &new_name, AtFlags::SYMLINK_NOFOLLOW) {
                 // It has the name already.
                 Ok(there) if identity(&there) == identity(&stat) => {}
-                Ok(_) => {
-                    self.remove(place, name, false)?;
-                    linkat(
-                        &from.fd,
-                        c_name(old_name)?,
-                        &place.fd,
-                        &new_name,
-                        AtFlags::empty(),
-                    )?;
-                }
-                Err(_) => {
+                there => {
+                    if there.is_ok() {
+                        self.remove(place, name, false)?;
+                    }
                     linkat(
                         &from.fd,
                         c_name(old_name)?,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use test_support::{Form, Hosts, Image, Leftovers, Mpi, User};
 
-use crate::ranks::{assert_one_world, run};
+use crate::ranks::{assert_one_world, assert_two_on_each_host, run};
 
 /// The ring of an image under a launcher of another kind, from a directory and from a
 /// file. `transport`: where Open MPI may reach others by shared memory only, there
@@ -98,10 +98,7 @@ fn open_mpi_runs_on_two_hosts_under_hydra() {
                 .args(["ring", "--size", "100000"]);
             let output = run(&mut job);
             assert_one_world(&output, 4, library);
-            for host in ["one", "two"] {
-                let there = output.stdout().matches(&format!(" on {host},")).count();
-                assert_eq!(there, 2, "{output}");
-            }
+            assert_two_on_each_host(&output);
         }
     }
     assert_nothing_left(&before);
@@ -126,10 +123,7 @@ fn mpich_runs_on_two_hosts_under_mpirun() {
             // the agent that it has just started, which was quicker.
             output.succeeded();
             assert!(output.stdout().contains("ring of 4 ranks"), "{output}");
-            for host in ["one", "two"] {
-                let there = output.stdout().matches(&format!(" on {host},")).count();
-                assert_eq!(there, 2, "{output}");
-            }
+            assert_two_on_each_host(&output);
         }
     }
     assert_nothing_left(&before);

@@ -2,7 +2,9 @@
 
 use test_support::{Form, Hosts, Image, Leftovers, Mpi, User};
 
-use crate::ranks::{assert_nothing_of_ours, assert_one_world, different, places, run};
+use crate::ranks::{
+    assert_nothing_of_ours, assert_one_world, assert_two_on_each_host, different, places, run,
+};
 
 #[test]
 fn two_by_two_ranks_run_on_two_hosts_that_share_a_directory() {
@@ -17,10 +19,7 @@ fn two_by_two_ranks_run_on_two_hosts_that_share_a_directory() {
             job.args(["ring", "--size", "100000"]);
             let output = run(&mut job);
             assert_one_world(&output, 4, "Open MPI v4.1.4");
-            for host in ["one", "two"] {
-                let there = output.stdout().matches(&format!(" on {host},")).count();
-                assert_eq!(there, 2, "{output}");
-            }
+            assert_two_on_each_host(&output);
         }
         std::fs::remove_file(image).expect("the copy is ours");
     }

@@ -84,6 +84,15 @@ pub fn different(ranks: &[Rank]) -> usize {
     ranks.iter().collect::<BTreeSet<_>>().len()
 }
 
+/// Two ranks of the ring ran on each of the two hosts.
+#[track_caller]
+pub fn assert_two_on_each_host(output: &Output) {
+    for host in ["one", "two"] {
+        let there = output.stdout().matches(&format!(" on {host},")).count();
+        assert_eq!(there, 2, "{output}");
+    }
+}
+
 /// Fails unless the output is that of one world of `ranks` ranks whose library
 /// says `library`, with a clean standard error.
 #[track_caller]

@@ -174,18 +174,8 @@ fn over_pmix(ground: &Ground) {
     let output = test_support::capture_within(LIMIT, &mut command, b"");
     expect_ranks(&output, &[0, 1, 4], &[2, 3]);
     for (words, victim) in [("pmi-bridge node", 0), ("pmi-bridge delegate", 1)] {
-        let program = ["ring", "--hold", "60"];
         let options = ["-N2", "-n4", "--mpi=pmix"];
-        let mut step = Running::start(&mut srun(ground, &options, Image::WheelMpich4, &program));
-        let end = Instant::now() + Duration::from_secs(20);
-        while pids(ground, "ring").len() < 4 {
-            assert!(
-                step.is_running() && Instant::now() < end,
-                "it does not start"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        std::thread::sleep(Duration::from_millis(700));
+        let step = holding_step(ground, &options, Image::WheelMpich4);
         let helpers = with_words(ground, words);
         assert_eq!(helpers.len(), 2, "one a node: {words}");
         let status = Command::new("kill")
@@ -205,12 +195,18 @@ fn with_words(ground: &Ground, words: &str) -> Vec<String> {
     output.stdout().lines().map(str::to_owned).collect()
 }
 
-/// A step that goes on for long, and whose ranks have all begun.
+/// A step without PMI that goes on for long.
 fn long_step(ground: &Ground) -> Running {
-    let program = ["ring", "--hold", "60"];
     let options = ["-N2", "-n4", "--mpi=none"];
-    let mut command = srun(ground, &options, Image::OpenMpiBookworm, &program);
-    let mut step = Running::start(&mut command);
+    let step = holding_step(ground, &options, Image::OpenMpiBookworm);
+    assert_eq!(pids(ground, "pmi-bridge").len(), 2, "one helper a node");
+    step
+}
+
+/// A step of four ranks that goes on for long, and whose ranks have all begun.
+fn holding_step(ground: &Ground, options: &[&str], image: Image) -> Running {
+    let program = ["ring", "--hold", "60"];
+    let mut step = Running::start(&mut srun(ground, options, image, &program));
     let end = Instant::now() + Duration::from_secs(20);
     // Every rank has its seat, and some time to be in the middle of MPI.
     while pids(ground, "ring").len() < 4 {
@@ -221,7 +217,6 @@ fn long_step(ground: &Ground) -> Running {
         std::thread::sleep(Duration::from_millis(50));
     }
     std::thread::sleep(Duration::from_millis(700));
-    assert_eq!(pids(ground, "pmi-bridge").len(), 2, "one helper a node");
     step
 }
 
@@ -265,17 +260,7 @@ fn killed_helper(ground: &Ground) {
 /// minute. The helper is a client of that daemon's server.
 fn killed_stepd(ground: &Ground) {
     let options = ["--job-name=stepd", "-N2", "-n4", "--mpi=pmix"];
-    let program = ["ring", "--hold", "60"];
-    let mut step = Running::start(&mut srun(ground, &options, Image::WheelMpich4, &program));
-    let end = Instant::now() + Duration::from_secs(20);
-    while pids(ground, "ring").len() < 4 {
-        assert!(
-            step.is_running() && Instant::now() < end,
-            "it does not start"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    std::thread::sleep(Duration::from_millis(700));
+    let step = holding_step(ground, &options, Image::WheelMpich4);
     let mut pgrep = Command::new("pgrep");
     let daemons = test_support::capture(pgrep.args(["--oldest", "--exact", "slurmstepd"]));
     let status = Command::new("kill")

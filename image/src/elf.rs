@@ -387,6 +387,29 @@ pub fn data<R: ReadAt + ?Sized>(input: &R) -> Result<Vec<(u64, u64)>, Error> {
         .collect())
 }
 
+/// Where in the file the names of a dynamic program's symbols and libraries are: offset
+/// and length; `None` if it has none.
+///
+/// # Errors
+/// As [`describe`].
+pub fn dynamic_names<R: ReadAt + ?Sized>(input: &R) -> Result<Option<(u64, u64)>, Error> {
+    let (header, layout) = describe_layout(input)?;
+    let segments = segments(input, layout, &header)?;
+    let Some(section) = segments.iter().find(|s| s.kind == PT_DYNAMIC) else {
+        return Ok(None);
+    };
+    let dynamic = dynamic_entries(input, layout, *section)?;
+    let (Some(address), Some(size)) = (dynamic.strings, dynamic.strings_size) else {
+        return Ok(None);
+    };
+    let place = segments.iter().filter(|s| s.kind == PT_LOAD).find_map(|s| {
+        let inside = address.checked_sub(s.address)?;
+        let left = s.file_size.checked_sub(inside)?;
+        Some((s.offset.checked_add(inside)?, size.min(left)))
+    });
+    Ok(place)
+}
+
 /// The NUL-terminated text at a place, at most `room` bytes; `None` if it is empty
 /// or does not end.
 fn text<R: ReadAt + ?Sized>(input: &R, at: u64, room: u64) -> Result<Option<OsString>, Error> {

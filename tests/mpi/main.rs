@@ -8,6 +8,7 @@ mod check;
 mod faults;
 mod hosts;
 mod like;
+mod loads;
 mod matrix;
 mod meeting;
 mod python;

@@ -93,11 +93,24 @@ pub(super) fn by_name(name: &OsStr) -> Name {
 /// `libmpi.so.40` into `libmpi` and `40`.
 fn split(name: &OsStr) -> Option<(&str, &str)> {
     let name = name.to_str()?;
-    if let Some((stem, version)) = name.split_once(".so.") {
-        return Some((stem, version));
+    let (stem, version) = match name.split_once(".so.") {
+        Some(parts) => parts,
+        None => (name.strip_suffix(".so")?, ""),
+    };
+    Some((without_digest(stem), version))
+}
+
+/// Wheels rename what they bring: libmpi-1a2b3c4d.so.40 stays one of MPI (auditwheel,
+/// `repair.py`: eight digits of a SHA-256).
+fn without_digest(stem: &str) -> &str {
+    match stem.rsplit_once('-') {
+        Some((name, digest))
+            if digest.len() == 8 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
+        {
+            name
+        }
+        _ => stem,
     }
-    // Wheels rename what they bring: libmpi-1a2b3c.so.40 stays one of MPI.
-    Some((name.strip_suffix(".so")?, ""))
 }
 
 /// The family and version of the MPI library in a file; `None` if it is none.
@@ -290,12 +303,22 @@ fn leading_text(bytes: &[u8]) -> String {
 
 /// Shows `look` the data of a program piece by piece, each overlapping the last, until
 /// it has seen enough.
-fn through_data(file: &File, mut look: impl FnMut(&[u8]) -> Option<()>) {
-    const OVERLAP: usize = 128;
+fn through_data(file: &File, look: impl FnMut(&[u8]) -> Option<()>) {
     let Ok(input) = FileAt::new(file) else { return };
-    let mut left = MOST_DATA;
+    let parts = elf::data(&input).unwrap_or_default();
+    through(file, &parts, MOST_DATA, look);
+}
+
+/// Shows `look` these parts of a file, at most `left` bytes of them.
+pub(super) fn through(
+    file: &File,
+    parts: &[(u64, u64)],
+    mut left: u64,
+    mut look: impl FnMut(&[u8]) -> Option<()>,
+) {
+    const OVERLAP: usize = 128;
     let mut buffer = vec![0; PIECE];
-    for (offset, length) in elf::data(&input).unwrap_or_default() {
+    for &(offset, length) in parts {
         let (mut at, end) = (offset, offset.saturating_add(length.min(left)));
         left = left.saturating_sub(length.min(left));
         while at < end {
@@ -321,7 +344,7 @@ fn through_data(file: &File, mut look: impl FnMut(&[u8]) -> Option<()>) {
 }
 
 /// Where `wanted` begins (Horspool's algorithm: a whole word is skipped at a time).
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+pub(super) fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     let (&last, rest) = wanted.split_last()?;
     let mut skip = [wanted.len(); 256];
     for (at, &byte) in rest.iter().enumerate() {
@@ -381,6 +404,8 @@ mod tests {
             ("libmpi_mpifh.so.40", Name::Mpi(Hint::OpenMpi)),
             ("libpmix.so.2", Name::Pmix),
             ("libpmi2.so.0", Name::Pmi2),
+            ("libmpi-1a2b3c4d.so.40.30.4", Name::Mpi(Hint::OpenMpi)),
+            ("libmpi-wrapper.so.12", Name::Other),
             ("libmpiwrapper.so", Name::Other),
             ("libc.so.6", Name::System),
         ] {

@@ -207,6 +207,28 @@ impl<'r> Loader<'r> {
     }
 }
 
+impl Loader<'_> {
+    /// Shows `look` a program and each library that it and its libraries need, nearest
+    /// first, but for those whose names `passes` says no to.
+    pub fn each_object(
+        &self,
+        program: Object,
+        passes: impl Fn(&OsStr) -> bool,
+        mut look: impl FnMut(&Object),
+    ) {
+        let mut seen = HashSet::new();
+        let mut waiting = std::collections::VecDeque::from([program]);
+        while let Some(object) = waiting.pop_front() {
+            look(&object);
+            for name in &object.elf.needed {
+                if passes(name) && seen.insert(name.clone()) {
+                    waiting.extend(self.library(name, &object));
+                }
+            }
+        }
+    }
+}
+
 /// What is to be done about a needed library.
 pub(super) enum Look<T> {
     /// This is the answer.

@@ -10,8 +10,10 @@
 
 mod commands;
 mod known;
+mod languages;
 mod ld_cache;
 mod loader;
+mod loads;
 mod python;
 mod root;
 mod survey;
@@ -147,8 +149,9 @@ pub enum ProgramMpi {
     Without,
     /// It is linked with this one.
     With(Mpi),
-    /// It is an interpreter, or a shell of which cannot be seen what it executes: it may
-    /// load an MPI or start a program with one; these are in the root.
+    /// It is an interpreter, a program that loads its libraries by name, or a shell of
+    /// which cannot be seen what it executes: it may load an MPI or start a program with
+    /// one of these.
     Unknown(Vec<Mpi>),
     /// It is a shell whose text names no program with MPI; these are in the root.
     Unlikely(Vec<Mpi>),

@@ -14,7 +14,7 @@ use super::commands;
 use super::known::base_name;
 use super::loader::Loader;
 use super::root::beginning;
-use super::{of_elf, python, survey, Depth, Mpi, ProgramMpi, Question};
+use super::{languages, loads, of_elf, python, survey, Depth, Mpi, ProgramMpi, Question};
 
 /// `#!` lines and wrappers are followed so often; the kernel follows five.
 const DEEPEST: u32 = 8;
@@ -96,8 +96,8 @@ enum Told {
     With(Mpi),
     /// It may use any: it hides what it executes.
     Anything,
-    /// It names an interpreter that may use these.
-    Loads(Mpi),
+    /// It names an interpreter, or a program that loads its MPI, that may use these.
+    Loads(Vec<Mpi>),
     /// It starts a launcher of its own.
     Launches,
     /// Its words name nothing that could use MPI.
@@ -126,6 +126,10 @@ impl Judge<'_, '_> {
         let Some((path, file)) = self.executable(program) else {
             return ProgramMpi::Without;
         };
+        let name = base_name(program);
+        if languages::is_r(name) {
+            return self.interpreter(name, &path);
+        }
         let head = beginning(&file, 256).unwrap_or_default();
         if let Some(line) = head.strip_prefix(b"#!") {
             let Some(deeper) = deeper.checked_sub(1) else {
@@ -137,13 +141,15 @@ impl Judge<'_, '_> {
             // execvp(3) has the shell read it.
             return self.script(&path, &file, arguments, deeper);
         }
-        if let Some(mpi) = self.linked(&path, file) {
+        let (mpi, file) = self.linked(&path, file);
+        if let Some(mpi) = mpi {
             return ProgramMpi::With(mpi);
         }
-        match kind(base_name(program)) {
-            Kind::Program => ProgramMpi::Without,
+        match kind(name) {
+            Kind::Program if is_launcher(name) => ProgramMpi::Without,
+            Kind::Program => self.loaded(&path, file),
             Kind::Shell => self.shell(&path, arguments, deeper),
-            Kind::Interpreter => self.interpreter(program, &path),
+            Kind::Interpreter => self.interpreter(name, &path),
             Kind::Wrapper => {
                 let Some(deeper) = deeper.checked_sub(1) else {
                     return self.unknown(&path);
@@ -158,25 +164,47 @@ impl Judge<'_, '_> {
 
     /// What an interpreter of this name would load: where it tells, that alone.
     fn interpreter(&self, name: &OsStr, path: &Path) -> ProgramMpi {
-        match self.of_package(name, path) {
-            Some(mpi) => ProgramMpi::Unknown(vec![mpi]),
-            None => self.unknown(path),
+        match self.of_packages(name, path) {
+            found if found.is_empty() => self.unknown(path),
+            found => ProgramMpi::Unknown(found),
         }
     }
 
-    /// The MPI that a Python's own package for it has.
-    fn of_package(&self, name: &OsStr, path: &Path) -> Option<Mpi> {
-        let name = base_name(name).as_bytes();
-        let is_python = ["python", "ipython", "pypy"]
-            .iter()
-            .any(|beginning| name.starts_with(beginning.as_bytes()));
-        is_python.then(|| python::mpi(self.loader, self.question, path))?
+    /// The MPIs that an interpreter's own packages for it have.
+    fn of_packages(&self, name: &OsStr, path: &Path) -> Vec<Mpi> {
+        let begins = |beginning: &&str| name.as_bytes().starts_with(beginning.as_bytes());
+        if ["python", "ipython", "pypy"].iter().any(begins) {
+            return python::mpi(self.loader, self.question, path)
+                .into_iter()
+                .collect();
+        }
+        match languages::is_r(name) {
+            true => languages::of_r(self.loader, self.question, path),
+            false => Vec::new(),
+        }
     }
 
     /// What it means that a shell's text names an interpreter.
     fn loads(&self, name: &OsStr, path: &Path) -> Told {
-        self.of_package(name, path)
-            .map_or(Told::Anything, Told::Loads)
+        match self.of_packages(name, path) {
+            found if found.is_empty() => Told::Anything,
+            found => Told::Loads(found),
+        }
+    }
+
+    /// What a program that is linked with no MPI may load while it runs.
+    fn loaded(&self, path: &Path, file: Option<File>) -> ProgramMpi {
+        let object = file.and_then(|file| self.loader.program(path, file));
+        let Some(object) = object else {
+            return ProgramMpi::Without;
+        };
+        let loaded = loads::by(self.loader, object, self.question.depth);
+        match loaded.mpis.is_empty() {
+            // Those that its texts name are the ones that it tries.
+            false => ProgramMpi::Unknown(loaded.mpis),
+            true if loaded.any || loaded.interprets => self.unknown(path),
+            true => ProgramMpi::Without,
+        }
     }
 
     /// A word that is the command of a wrapper, and not an option or a setting.
@@ -206,12 +234,12 @@ impl Judge<'_, '_> {
             .find_map(|directory| open(Path::new(OsStr::from_bytes(directory)).join(program)))
     }
 
-    fn linked(&self, path: &Path, file: File) -> Option<Mpi> {
-        of_elf(
-            self.loader,
-            self.loader.program(path, file)?,
-            self.question.depth,
-        )
+    /// The MPI that a program is linked with, and the file again.
+    fn linked(&self, path: &Path, file: File) -> (Option<Mpi>, Option<File>) {
+        let again = file.try_clone().ok();
+        let object = self.loader.program(path, file);
+        let mpi = object.and_then(|object| of_elf(self.loader, object, self.question.depth));
+        (mpi, again)
     }
 
     /// A shell with these arguments.
@@ -250,7 +278,7 @@ impl Judge<'_, '_> {
     fn said(&self, shell: &Path, told: Told) -> ProgramMpi {
         match told {
             Told::With(mpi) => ProgramMpi::With(mpi),
-            Told::Loads(mpi) => ProgramMpi::Unknown(vec![mpi]),
+            Told::Loads(found) => ProgramMpi::Unknown(found),
             Told::Anything => self.unknown(shell),
             Told::Launches => ProgramMpi::Without,
             Told::Nothing => match self.unknown(shell) {
@@ -299,14 +327,22 @@ impl Judge<'_, '_> {
         let Some((path, file)) = file else {
             return Told::Nothing;
         };
+        if languages::is_r(base_name(word)) {
+            return self.loads(base_name(word), &path);
+        }
         let head = beginning(&file, 256).unwrap_or_default();
         if head.starts_with(b"\x7fELF") {
             let name = base_name(word);
-            return match (self.linked(&path, file), kind(name)) {
+            let (mpi, file) = self.linked(&path, file);
+            return match (mpi, kind(name)) {
                 (Some(mpi), _) => Told::With(mpi),
                 (None, Kind::Interpreter) => self.loads(name, &path),
                 (None, _) if is_launcher(name) => Told::Launches,
-                (None, _) => Told::Nothing,
+                (None, Kind::Program) => match self.loaded(&path, file) {
+                    ProgramMpi::Unknown(found) => Told::Loads(found),
+                    _ => Told::Nothing,
+                },
+                (None, Kind::Shell | Kind::Wrapper) => Told::Nothing,
             };
         }
         let Some(deeper) = deeper.checked_sub(1) else {
@@ -335,6 +371,23 @@ impl Judge<'_, '_> {
         }
     }
 
+    /// Where Julia has libraries, if this is it.
+    fn of_julia(&self, program: &Path) -> Vec<PathBuf> {
+        match base_name(program.as_os_str()) == "julia" {
+            true => {
+                let root = self.loader.root();
+                let file = root.file(program);
+                let real = file.and_then(|file| root.path_of(&file));
+                languages::of_julia(
+                    self.loader,
+                    self.question,
+                    real.as_deref().unwrap_or(program),
+                )
+            }
+            false => Vec::new(),
+        }
+    }
+
     /// What the root holds, one of each family and version; near this program too, which
     /// is how virtual environments have one.
     fn unknown(&self, program: &Path) -> ProgramMpi {
@@ -349,6 +402,7 @@ impl Judge<'_, '_> {
             .take(MOST_PLACES)
             .flat_map(near)
             .chain(self.loader.library_path().iter().take(MOST_PLACES).cloned())
+            .chain(self.of_julia(program))
             .collect();
         let mut found: Vec<Mpi> = Vec::new();
         for mpi in survey::of_mpi(self.loader, &more, self.question.depth == Depth::Thorough) {

@@ -265,6 +265,151 @@ fn an_mpi_that_is_part_of_the_program_is_found() {
     }
 }
 
+/// Loads what the text names.
+fn loader_of(name: &str) -> String {
+    format!(
+        "#include <dlfcn.h>\nint main(int n, char **v) {{ \
+         return dlopen(n > 1 ? v[1] : \"{name}\", RTLD_NOW) == 0; }}"
+    )
+}
+
+#[track_caller]
+fn assert_may_use(answer: &ProgramMpi, families: &[Family]) {
+    let ProgramMpi::Unknown(candidates) = answer else {
+        panic!("{answer:?}");
+    };
+    let found: Vec<Family> = candidates.iter().map(|mpi| mpi.family).collect();
+    assert_eq!(found, families, "{answer:?}");
+}
+
+#[test]
+fn an_mpi_that_a_program_loads_by_name_is_found() {
+    let place = Place::new();
+    place.library(OPEN_MPI_4, "lib/libmpi.so.40", &[]);
+    place.library(MPICH, "opt/mpi/lib/libmpi.so.12", &[]);
+    let needs = place.at("opt/mpi/lib/libmpi.so.12");
+    let needs = needs.to_str().expect("text");
+    let plugin = ["-Wl,--no-as-needed", needs, "-Wl,-rpath,$ORIGIN"];
+    place.library("int x;", "opt/mpi/lib/plugin_MPI.so", &plugin);
+    place.compile("int main() { return 0; }", "bin/sh", &[]);
+    let (open, mpich) = (Family::OpenMpi, Family::Mpich);
+    for (name, options, expected) in [
+        ("libmpi.so.40", &[][..], &[open][..]),
+        ("/opt/mpi/lib/libmpi.so.12", &[], &[mpich]),
+        (
+            "libmpi.so.12",
+            &["-Wl,-rpath,$ORIGIN/../opt/mpi/lib"],
+            &[mpich],
+        ),
+        ("/opt/mpi/lib/plugin_MPI.so", &[], &[mpich]),
+        ("$ORIGIN/../opt/mpi/lib/plugin_MPI.so", &[], &[mpich]),
+        ("%s/lib/libmpi.so.40", &[], &[open]),
+        // Not where the loader looks: any of the root's.
+        ("libmpi.so.20", &[], &[open, mpich]),
+        ("libmpi.so.12\0libmpi.so.40", &[], &[open]),
+    ] {
+        place.compile(&loader_of(name), "bin/app", options);
+        assert_may_use(&place.ask(&["app"]), expected);
+        assert_may_use(&place.ask(&["sh", "-c", "cd /work; app -x"]), expected);
+    }
+    // By one of its libraries, which the system's loader finds beside the program.
+    place.library(
+        &loader_of("libmpi.so.40").replace("main", "load"),
+        "opt/libsolver.so.1",
+        &[],
+    );
+    let solver = place.at("opt/libsolver.so.1");
+    let options = [
+        "-Wl,--no-as-needed",
+        solver.to_str().expect("text"),
+        "-Wl,-rpath,$ORIGIN/../opt",
+    ];
+    place.compile("int main() { return 0; }", "bin/app", &options);
+    assert_may_use(&place.ask(&["app"]), &[open]);
+}
+
+#[test]
+fn a_program_that_only_names_an_mpi_uses_none() {
+    let place = Place::new();
+    place.library(OPEN_MPI_4, "lib/libmpi.so.40", &[]);
+    let names = "char *text = \"libmpi.so.40\"; int main() { return text == 0; }";
+    let loads = loader_of("libz.so.1");
+    for text in [names, loads.as_str()] {
+        place.compile(text, "bin/app", &[]);
+        assert_eq!(place.ask(&["app"]), ProgramMpi::Without, "{text}");
+    }
+    place.compile(&loader_of("libmpi.so.40"), "bin/mpirun", &[]);
+    assert_eq!(place.ask(&["mpirun"]), ProgramMpi::Without);
+    fs::remove_file(place.at("lib/libmpi.so.40")).expect("rm");
+    place.compile(&loader_of("libmpi.so.40"), "bin/app", &[]);
+    assert_eq!(place.ask(&["app"]), ProgramMpi::Without);
+}
+
+#[test]
+fn a_program_with_an_interpreter_in_it_may_use_any() {
+    let place = Place::new();
+    place.library(MPICH, "lib/libmpi.so.12", &[]);
+    place.library("int x;", "lib/libpython3.11.so.1.0", &[]);
+    let python = place.at("lib/libpython3.11.so.1.0");
+    let options = ["-Wl,--no-as-needed", python.to_str().expect("text")];
+    place.compile("int main() { return 0; }", "bin/app", &options);
+    assert_may_use(&place.ask(&["app"]), &[Family::Mpich]);
+}
+
+#[test]
+fn r_uses_the_mpi_of_its_package() {
+    let place = Place::new();
+    place.library(OPEN_MPI_4, "lib/libmpi.so.40", &[]);
+    place.library(MPICH, "opt/mpi/lib/libmpi.so.12", &[]);
+    let libs = "usr/lib/R/site-library/Rmpi/libs";
+    fs::create_dir_all(place.at(libs)).expect("mkdir");
+    let needs = place.at("lib/libmpi.so.40");
+    let needs = ["-Wl,--no-as-needed", needs.to_str().expect("text")];
+    place.library("int x;", &format!("{libs}/Rmpi.so"), &needs);
+    place.file("bin/R", "#!/bin/sh\nexec $R_HOME/bin/exec/R \"$@\"\n");
+    place.compile("int main() { return 0; }", "bin/Rscript", &[]);
+    place.compile("int main() { return 0; }", "bin/sh", &[]);
+    place.file("bin/work", "#!/bin/Rscript\nlibrary(Rmpi)\n");
+    for words in [
+        &["R", "--no-save"][..],
+        &["Rscript", "work.R"],
+        &["/bin/work"],
+        &["sh", "-c", "cd /work; Rscript work.R"],
+    ] {
+        assert_may_use(&place.ask(words), &[Family::OpenMpi]);
+    }
+    fs::remove_dir_all(place.at(libs)).expect("rm");
+    let all = [Family::OpenMpi, Family::Mpich];
+    assert_may_use(&place.ask(&["R", "--no-save"]), &all);
+}
+
+#[test]
+fn julia_uses_an_mpi_that_its_packages_have_brought() {
+    let place = Place::new();
+    let lib = "opt/julia/local/share/julia/artifacts/0123abcd/lib";
+    for directory in ["opt/julia/bin", lib] {
+        fs::create_dir_all(place.at(directory)).expect("mkdir");
+    }
+    place.library(MPICH, &format!("{lib}/libmpi.so.12"), &[]);
+    place.compile("int main() { return 0; }", "opt/julia/bin/julia", &[]);
+    symlink("../opt/julia/bin/julia", place.at("bin/julia")).expect("symlink");
+    assert_may_use(&place.ask(&["julia", "work.jl"]), &[Family::Mpich]);
+}
+
+#[test]
+fn a_library_that_a_wheel_has_renamed_is_one_of_mpi() {
+    let place = Place::new();
+    place.library(MPICH, "lib/libmpi-0a1b2c3d.so.12.1.8", &[]);
+    place.program("bin/app", "lib/libmpi-0a1b2c3d.so.12.1.8", &[]);
+    let library = Some("/lib/libmpi-0a1b2c3d.so.12.1.8");
+    assert_with(
+        &place.ask(&["app"]),
+        Family::Mpich,
+        version("4.0.2"),
+        library,
+    );
+}
+
 #[test]
 fn programs_without_mpi_are_told_so() {
     let place = Place::new();

@@ -51,7 +51,10 @@ fn a_program_that_loads_its_mpi_is_in_one_world() {
                     .args(words);
                 let output = run(&mut job);
                 output.succeeded().quietly();
-                let met = output.stdout().matches(&format!("world of {RANKS}")).count();
+                let met = output
+                    .stdout()
+                    .matches(&format!("world of {RANKS}"))
+                    .count();
                 assert_eq!(met, RANKS, "{words:?}: {output}");
             }
         }

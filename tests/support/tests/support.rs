@@ -91,9 +91,10 @@ fn leftovers_are_noticed_each_of_its_kind() {
     }
     user.kill_all();
     // By its number: other suites have segments of other users meanwhile.
-    capture(&mut user.shell(
-        "ipcrm -m \"$(sed -n 's/.*: //p' /tmp/$USER)\" && rm /tmp/$USER /dev/shm/$USER",
-    ))
+    capture(
+        &mut user
+            .shell("ipcrm -m \"$(sed -n 's/.*: //p' /tmp/$USER)\" && rm /tmp/$USER /dev/shm/$USER"),
+    )
     .succeeded();
     before.assert_nothing_new();
 }

@@ -25,6 +25,7 @@ mod pmix;
 mod rank;
 mod seating;
 mod segments;
+mod stepd;
 mod sys;
 
 use member::MakeApp;

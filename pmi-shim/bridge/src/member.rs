@@ -6,7 +6,7 @@
 
 use crate::seating::{Asking, Belongings, Lifeline};
 use crate::segments::Segments;
-use crate::sys;
+use crate::{stepd, sys};
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use pmi_shim::core::{Abort, App, AppEvent, Host, HostEvent, Interest, Job, Rank, Watch, Word};
@@ -38,6 +38,8 @@ pub struct Member {
     waiting: Vec<(Asking, Hello, Belongings)>,
     ranks: Vec<Place>,
     segments: Segments,
+    /// The launcher's own process above the ranks, where its end is not heard otherwise.
+    stepd: Option<OwnedFd>,
     /// When to look for segments again, and how long to wait after that.
     look: Option<(Instant, Duration)>,
     /// When the host must have told the job.
@@ -83,6 +85,7 @@ impl Member {
             waiting: Vec::new(),
             ranks: Vec::new(),
             segments: Segments::default(),
+            stepd: None,
             look: None,
             patience: now + GATHERING,
             aborted: None,
@@ -112,6 +115,9 @@ impl Member {
         {
             return refuse(&asking, &hello, &format!("rank {rank} has a seat already"));
         }
+        if self.stepd.is_none() && is_slurms(&hello.host) {
+            self.stepd = stepd::above(belongings.process.as_fd());
+        }
         let greeting = match &hello.host {
             HostInterface::Pmi1 { greeting } => greeting.as_deref(),
             _ => None,
@@ -130,10 +136,12 @@ impl Member {
             .waiting
             .iter()
             .map(|(_, _, belongings)| &belongings.process);
+        let stepd = self.stepd.iter().filter(|_| self.aborted.is_none());
         all.extend(
             alive
                 .map(|place| &place.process)
                 .chain(waiting)
+                .chain(stepd)
                 .map(|process| Interest {
                     descriptor: process.as_raw_fd(),
                     write: false,
@@ -160,7 +168,21 @@ impl Member {
 
     /// Does what can be done; tells when all is over.
     pub fn proceed(&mut self, now: Instant) -> Option<Outcome> {
+        // Asked first: it ends after its ranks, if nothing is wrong.
+        let deserted = self
+            .stepd
+            .as_ref()
+            .is_some_and(|stepd| ready(stepd.as_fd()));
         self.see_who_ended();
+        if deserted {
+            self.stepd = None;
+            let left = self.ranks.iter().any(|place| place.alive) || !self.waiting.is_empty();
+            if left {
+                // Slurm does not know the ranks any more: nobody else ends them.
+                let reason = "Slurm's slurmstepd on this node has ended before its ranks";
+                self.complain_and_end(Abort::new(1, reason), now);
+            }
+        }
         if let Some((_, after)) = self.look.filter(|(when, _)| now >= *when) {
             self.note_segments();
             let after = after * 4;
@@ -468,6 +490,12 @@ impl Member {
             }
         }
     }
+}
+
+/// Whether there is nothing between the ranks and Slurm that tells of its end: see
+/// [`stepd`]. Of a server of PMIx its client hears.
+fn is_slurms(host: &HostInterface) -> bool {
+    matches!(host, HostInterface::Slurm(_) | HostInterface::Pmi2)
 }
 
 fn refuse(asking: &Asking, hello: &Hello, reason: &str) {

@@ -9,9 +9,11 @@
 //! programs keep data of their own there on purpose.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+
+use crate::sys;
 
 const PLACE: &str = "/dev/shm/";
 
@@ -32,11 +34,7 @@ pub struct Segments(BTreeSet<PathBuf>);
 impl Segments {
     /// Notes which segments a process has mapped.
     pub fn note(&mut self, process: BorrowedFd<'_>) {
-        // The number in this namespace of processes; see pidfd_open(2).
-        let about = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
-        let about = std::fs::read_to_string(about).unwrap_or_default();
-        let number = about.lines().find_map(|line| line.strip_prefix("Pid:"));
-        let Some(number) = number.and_then(|number| number.trim().parse::<u32>().ok()) else {
+        let Some(number) = sys::number_of(process) else {
             return;
         };
         // A process that has just ended has none.

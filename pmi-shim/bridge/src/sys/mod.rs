@@ -17,7 +17,7 @@ pub fn take(number: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Owns a descriptor that recvmsg(2) or accept4(2) has just delivered.
+/// Owns a descriptor that recvmsg(2), accept4(2) or pidfd_open(2) has just delivered.
 pub fn received(number: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just put it into this process, and each caller, which has just
     // called for it, hands the number over once.
@@ -31,6 +31,23 @@ pub fn signal_process(process: BorrowedFd<'_>, signal: libc::c_int) -> Result<()
     // SAFETY: without a siginfo the kernel fills in one as kill(2) does, and reads no memory.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, none, 0) };
     Errno::result(result).map(drop)
+}
+
+/// A descriptor of a process, which can be read from when that has ended. See
+/// pidfd_open(2).
+pub fn pidfd(number: u32) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open(2) takes two integers.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, number, 0) };
+    Ok(received(Errno::result(descriptor)? as RawFd))
+}
+
+/// The number of a pidfd's process in this namespace of processes; `None` when it has
+/// ended. See pidfd_open(2).
+pub fn number_of(process: BorrowedFd<'_>) -> Option<u32> {
+    let about = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
+    let about = std::fs::read_to_string(about).ok()?;
+    let number = about.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    number.trim().parse().ok()
 }
 
 /// Waits until one of the descriptors can be read, or written where that is wanted

@@ -63,6 +63,13 @@ pub enum Proof {
     },
 }
 
+impl Proof {
+    /// Whether it is a secret of the job's.
+    pub fn is_secret(&self) -> bool {
+        matches!(self, Proof::Secret { .. })
+    }
+}
+
 /// Why a connection is given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -94,6 +101,8 @@ pub struct Link {
     pub until: Instant,
     /// It has said that it may go.
     pub leaving: bool,
+    /// Why nothing can be written any more.
+    broken: Option<String>,
 }
 
 #[derive(Debug)]
@@ -134,6 +143,7 @@ impl Link {
                     None => INTRODUCTION,
                 },
             leaving: false,
+            broken: None,
         };
         if link.upwards {
             link.say_hello(own);
@@ -144,6 +154,11 @@ impl Link {
     /// Whether both know who the other is.
     pub fn is_sealed(&self) -> bool {
         matches!(self.stage, Stage::Sealed { .. })
+    }
+
+    /// Whether anybody has answered at all.
+    pub fn is_connected(&self) -> bool {
+        self.stream.peer_addr().is_ok()
     }
 
     /// What to watch it for.
@@ -202,11 +217,19 @@ impl Link {
         let mut piece = [0; 64 << 10];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) => return Err(theirs("it has closed the connection")),
+                Ok(0) => {
+                    let why = self.broken.take();
+                    return Err(theirs(
+                        why.as_deref().unwrap_or("it has closed the connection"),
+                    ));
+                }
                 Ok(length) => self.inbox.extend_from_slice(&piece[..length]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(theirs(error.to_string())),
+                Err(error) => {
+                    let why = self.broken.take();
+                    return Err(theirs(why.unwrap_or_else(|| error.to_string())));
+                }
             }
             if !self.is_sealed() && self.inbox.len() > net::LONGEST_UNKNOWN {
                 return Ok(());
@@ -219,8 +242,12 @@ impl Link {
             match self.stream.write(&self.out[self.written..]) {
                 Ok(length) => self.written += length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // A broken connection is told by reading from it.
-                Err(_) => return,
+                Err(error) => {
+                    self.broken = Some(error.to_string());
+                    return;
+                }
             }
         }
         self.out.clear();

@@ -18,10 +18,11 @@ mod link;
 mod lookup;
 mod munged;
 mod seal;
+mod seek;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -33,14 +34,7 @@ use pmi_shim::seat::{Step, GATHERING};
 pub use card::Card;
 use link::{Fault, Link, Own, Proof};
 use munged::Munged;
-
-/// How long a connection attempt may take: nodes of a cluster answer, or refuse,
-/// within a millisecond.
-const CONNECTING: Duration = Duration::from_millis(300);
-
-/// How long to wait between rounds of attempts, first and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LAST_PAUSE: Duration = Duration::from_millis(200);
+use seek::Seeking;
 
 /// How many strangers may be showing who they are at a time.
 const MOST_STRANGERS: usize = 128;
@@ -76,6 +70,9 @@ pub struct Nodes {
     events: Vec<HostEvent>,
     leaving: bool,
     over: bool,
+    /// Nobody else tells the user why the job ends: ranks that wait for a seat are told
+    /// with the answer.
+    speaks: bool,
 }
 
 /// The connection to the node above.
@@ -85,29 +82,10 @@ enum Up {
     None,
     /// Where it listens is not known yet.
     Unknown,
-    Seeking {
-        addresses: Vec<SocketAddr>,
-        attempt: usize,
-        next: Instant,
-        pause: Duration,
-        last: String,
-    },
-    Trying(Link, Box<Up>),
+    Seeking(Seeking),
+    Trying(Link, SocketAddr, Seeking),
     Reached(Link),
     Left,
-}
-
-impl Up {
-    /// Begins to look for it at these addresses.
-    fn seek(addresses: Vec<SocketAddr>, now: Instant) -> Up {
-        Up::Seeking {
-            addresses,
-            attempt: 0,
-            next: now,
-            pause: FIRST_PAUSE,
-            last: "nobody listens there".into(),
-        }
-    }
 }
 
 impl Nodes {
@@ -143,11 +121,17 @@ impl Nodes {
     }
 
     /// For a node of a job whose layout is known, and whose launcher's server tells the
-    /// nodes below where this one listens ([`Card`]).
+    /// nodes below where this one listens ([`Card`]). Where the job can do without the
+    /// others, it is not `needed`, and nothing is said to the user if they do not meet.
     ///
     /// # Errors
     /// A line on what is missing.
-    pub fn of_job(job: &Job, node: u32, now: Instant) -> Result<(Nodes, Option<Card>), String> {
+    pub fn of_job(
+        job: &Job,
+        node: u32,
+        needed: bool,
+        now: Instant,
+    ) -> Result<(Nodes, Option<Card>), String> {
         let count = job.layout.nodes();
         let below = random();
         let hosts = (0..count).map(|node| node.to_string()).collect();
@@ -161,6 +145,7 @@ impl Nodes {
                 above: OnceCell::new(),
             },
         }));
+        nodes.speaks = needed;
         if node > 0 {
             nodes.up = Up::Unknown;
         }
@@ -196,6 +181,7 @@ impl Nodes {
             events: Vec::new(),
             leaving: false,
             over: false,
+            speaks: false,
         }
     }
 
@@ -205,7 +191,7 @@ impl Nodes {
             if let Proof::Secret { above, .. } = &own.proof {
                 let _ = above.set(card.secret);
             }
-            self.up = Up::seek(card.addresses.clone(), now);
+            self.up = Up::Seeking(Seeking::at(card.addresses.clone(), now));
         }
     }
 
@@ -246,7 +232,7 @@ impl Nodes {
             let all = addresses
                 .iter()
                 .flat_map(|&address| ports.iter().map(move |&port| (address, port).into()));
-            self.up = Up::seek(all.collect(), now);
+            self.up = Up::Seeking(Seeking::at(all.collect(), now));
         }
         Ok(())
     }
@@ -261,8 +247,7 @@ impl Nodes {
             return;
         }
         self.over = true;
-        if self.job.is_some() {
-            // Ranks that wait for a seat are told with the answer.
+        if self.speaks {
             eprintln!("singularity: {reason}");
         }
         let abort = Abort::new(1, reason);
@@ -453,6 +438,7 @@ impl Nodes {
         };
         let message = Message::Layout(ranks);
         self.down.values_mut().for_each(|link| link.send(&message));
+        self.speaks = true;
         self.job = Some(job.clone());
         self.events.push(HostEvent::Ready(job));
         for rank in std::mem::take(&mut self.early) {
@@ -540,60 +526,47 @@ impl Nodes {
         // One step at a time, until something has to be waited for.
         loop {
             match std::mem::replace(&mut self.up, Up::None) {
-                Up::Seeking {
-                    addresses,
-                    mut attempt,
-                    mut next,
-                    mut pause,
-                    mut last,
-                } if now >= next => {
-                    let address = addresses[attempt];
-                    attempt += 1;
-                    if attempt == addresses.len() {
-                        attempt = 0;
-                        next = now + pause;
-                        pause = (pause * 2).min(LAST_PAUSE);
-                    }
-                    let tried = TcpStream::connect_timeout(&address, CONNECTING)
-                        .map_err(|error| error.to_string())
-                        .and_then(|stream| {
-                            Link::new(stream, &own, above, now)
-                                .map_err(|fault| format!("{fault:?}"))
-                        });
-                    if let Err(error) = &tried {
-                        last = format!("{address}: {error}");
-                    }
-                    let seeking = Up::Seeking {
-                        addresses,
-                        attempt,
-                        next,
-                        pause,
-                        last,
-                    };
+                Up::Seeking(seeking) if seeking.is_late(now, own.proof.is_secret()) => {
+                    self.up = Up::Seeking(seeking);
+                    self.end(self.not_reached());
+                }
+                Up::Seeking(mut seeking) if seeking.is_due(now) => {
+                    let address = seeking.next(now);
+                    let tried = seek::connect(address).and_then(|stream| {
+                        Link::new(stream, &own, above, now).map_err(|fault| format!("{fault:?}"))
+                    });
                     match tried {
-                        Ok(link) => self.up = Up::Trying(link, Box::new(seeking)),
-                        Err(_) => {
-                            self.up = seeking;
+                        Ok(link) => self.up = Up::Trying(link, address, seeking),
+                        Err(why) => {
+                            seeking.answered(address, &why);
+                            self.up = Up::Seeking(seeking);
                             continue;
                         }
                     }
                 }
-                Up::Trying(mut link, seeking) => match link.proceed(&own) {
+                Up::Trying(mut link, address, mut seeking) => match link.proceed(&own) {
                     Ok(messages) if link.is_sealed() => {
                         self.up = Up::Reached(link);
                         self.heard(above.unwrap_or_default(), messages);
                     }
-                    Ok(_) if now < link.until => self.up = Up::Trying(link, seeking),
+                    Ok(_) if now < link.until => self.up = Up::Trying(link, address, seeking),
+                    Ok(_) if !link.is_connected() => {
+                        seeking.silent(address);
+                        self.up = Up::Seeking(seeking);
+                        continue;
+                    }
                     Ok(_) => {
-                        self.up = because(*seeking, "it did not show who it is");
+                        seeking.answered(address, "it did not show who it is");
+                        self.up = Up::Seeking(seeking);
                         continue;
                     }
                     Err(Fault::Theirs(why)) => {
-                        self.up = because(*seeking, &why);
+                        seeking.answered(address, &why);
+                        self.up = Up::Seeking(seeking);
                         continue;
                     }
                     Err(Fault::Ours(why)) => {
-                        self.up = *seeking;
+                        self.up = Up::Seeking(seeking);
                         self.end(why);
                     }
                 },
@@ -603,19 +576,32 @@ impl Nodes {
         }
     }
 
+    /// That the node above was not reached, why, and what would help.
+    fn not_reached(&self) -> String {
+        let above = net::above(self.node).map(|node| self.host(node));
+        let last = match &self.up {
+            Up::Seeking(seeking) | Up::Trying(_, _, seeking) => seeking.last.as_str(),
+            _ => "nobody tells where it listens",
+        };
+        let remedy = match self.own.as_ref().is_some_and(|own| own.proof.is_secret()) {
+            true => "the bridge needs TCP between the nodes, on any port",
+            false => {
+                "TCP ports 20000 to 31999 must be open between the nodes, or take srun --mpi=pmi2"
+            }
+        };
+        format!(
+            "the bridge of node {} was not reached: {last}; {remedy}",
+            above.unwrap_or_default()
+        )
+    }
+
     fn give_up_late(&mut self, now: Instant) {
         if self.job.is_some() || self.over || now < self.until {
             return;
         }
         let reason = match &self.up {
             Up::Unknown => "the launcher did not tell where the bridge of another node is".into(),
-            Up::Seeking { last, .. } => {
-                let above = net::above(self.node).map(|node| self.host(node));
-                format!(
-                    "the bridge of node {} was not reached: {last}",
-                    above.unwrap_or_default()
-                )
-            }
+            Up::Seeking(_) | Up::Trying(..) => self.not_reached(),
             _ => {
                 let missing: Vec<String> = net::below(self.node, self.count())
                     .filter(|node| !self.down.contains_key(node))
@@ -638,25 +624,6 @@ fn subtree(node: u32, nodes: u32) -> u32 {
         .sum::<u32>()
 }
 
-fn because(seeking: Up, why: &str) -> Up {
-    match seeking {
-        Up::Seeking {
-            addresses,
-            attempt,
-            next,
-            pause,
-            ..
-        } => Up::Seeking {
-            addresses,
-            attempt,
-            next,
-            pause,
-            last: why.to_owned(),
-        },
-        other => other,
-    }
-}
-
 /// Listens on a port of all of this node's addresses, if it is free.
 fn listen(port: u16) -> Option<TcpListener> {
     let any = [
@@ -675,7 +642,7 @@ impl Host for Nodes {
             write: false,
         });
         let up = match &self.up {
-            Up::Trying(link, _) | Up::Reached(link) => Some(link),
+            Up::Trying(link, ..) | Up::Reached(link) => Some(link),
             _ => None,
         };
         self.strangers
@@ -689,8 +656,8 @@ impl Host for Nodes {
 
     fn deadline(&self) -> Option<Instant> {
         let seeking = match &self.up {
-            Up::Seeking { next, .. } => Some(*next),
-            Up::Trying(link, _) => Some(link.until),
+            Up::Seeking(seeking) => Some(seeking.when()),
+            Up::Trying(link, ..) => Some(link.until),
             _ => None,
         };
         let strangers = self.strangers.iter().map(|link| link.until);

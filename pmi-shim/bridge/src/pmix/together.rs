@@ -151,7 +151,7 @@ impl Together {
             self.met = true;
             return Ok(());
         }
-        let (nodes, card) = Nodes::of_job(job, node, now)?;
+        let (nodes, card) = Nodes::of_job(job, node, true, now)?;
         self.nodes = Some(nodes);
         if let Some(card) = card {
             self.order(&Order::Put(card.text()));

@@ -120,7 +120,7 @@ impl Nodes {
         Ok(nodes)
     }
 
-    /// For a node of a job whose layout is known, and whose launcher's server tells the
+    /// For a node of a job whose layout is known, and whose launcher tells the
     /// nodes below where this one listens ([`Card`]). Where the job can do without the
     /// others, it is not `needed`, and nothing is said to the user if they do not meet.
     ///
@@ -609,7 +609,11 @@ impl Nodes {
                     .collect();
                 match missing.is_empty() {
                     true => "not all of the step's nodes have come to the bridge".into(),
-                    false => format!("no bridge came from node {}", missing.join(", ")),
+                    false => format!(
+                        "no bridge came from node {}: its ranks did not start, or TCP between the \
+                         nodes is blocked",
+                        missing.join(", ")
+                    ),
                 }
             }
         };

@@ -297,7 +297,9 @@ impl Nodes {
                 // they are heard in the next round.
                 Ok(messages) if link.is_sealed() => {
                     let node = link.node.unwrap_or_default();
-                    if expected.contains(&node) && !self.down.contains_key(&node) {
+                    // One that was slow to answer is tried anew: of two that have come
+                    // the later is meant, until the first says who is behind it.
+                    if expected.contains(&node) && !self.here.contains_key(&node) {
                         self.down.insert(node, link);
                         self.heard(node, messages);
                     }
@@ -306,11 +308,10 @@ impl Nodes {
                 Ok(_) | Err(Fault::Theirs(_)) => tracing::warn!("turned a stranger away"),
                 Err(Fault::Ours(reason)) => faults.push(reason),
             }
-            if self.down.len() == expected.len() {
-                self.listener = None;
-                self.strangers.clear();
-                break;
-            }
+        }
+        if expected.iter().all(|node| self.here.contains_key(node)) {
+            self.listener = None;
+            self.strangers.clear();
         }
         if let Some(reason) = faults.pop() {
             self.end(reason);
@@ -510,6 +511,11 @@ impl Nodes {
                 self.up = Up::Left;
             } else {
                 self.down.remove(&node);
+                if !self.here.contains_key(&node) {
+                    // It has given this connection up for another.
+                    tracing::debug!(node, why, "a connection is given up");
+                    continue;
+                }
             }
             if !leaving && !self.leaving {
                 let host = self.host(node);

@@ -50,12 +50,12 @@ impl Beside {
 
     /// What goes into an exchange for this blob: before the first one there is a card.
     pub fn pack(&mut self, blob: Vec<u8>, now: Instant) -> Vec<u8> {
-        let Beside::Coming(job) = std::mem::take(self) else {
+        let Beside::Coming(job) = self else {
             return blob;
         };
         let first = job.local.first().copied().unwrap_or_default();
         let node = job.layout.node_of(first).unwrap_or_default();
-        let card = match Nodes::of_job(&job, node, false, now) {
+        let card = match Nodes::of_job(job, node, false, now) {
             Ok((nodes, card)) => {
                 *self = Beside::There(Box::new(There {
                     nodes,
@@ -69,7 +69,6 @@ impl Beside {
             Err(why) => {
                 tracing::debug!(why, "no connections beside the launcher");
                 // The others send cards all the same, which have to be taken off.
-                *self = Beside::Coming(job);
                 None
             }
         };
@@ -279,9 +278,11 @@ mod tests {
     fn later_exchanges_and_those_of_one_node_carry_nothing_else() {
         let now = Instant::now();
         let mut pair = pair(now);
+        pair[1].pack(b"more".to_vec(), now);
         assert_eq!(pair[0].pack(b"more".to_vec(), now), b"more");
         let blobs = vec![b"more".to_vec()];
         assert_eq!(pair[0].unpack(blobs.clone(), now), Some(blobs));
+        assert!(pair[1].ask_for(0), "they are there");
         let mut alone = Beside::default();
         alone.know(&Job {
             layout: Layout::on_one_node(2).unwrap(),

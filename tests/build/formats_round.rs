@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use test_support::{capture, capture_within, Image};
 
@@ -143,10 +144,13 @@ fn a_killed_or_failing_conversion_leaves_the_old_image_and_nothing_else() {
         std::thread::sleep(std::time::Duration::from_millis(pause));
         running.signal(nix::sys::signal::Signal::SIGKILL);
         drop(running);
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        let names = || fs::read_dir(&work).unwrap().collect::<Vec<_>>();
+        let end = Instant::now() + LIMIT;
+        while names().len() > 1 && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(names().len(), 1, "{:?}", names());
         assert_eq!(fs::read(&image).unwrap(), b"old");
-        let names: Vec<_> = fs::read_dir(&work).unwrap().collect();
-        assert_eq!(names.len(), 1, "{names:?}");
     }
     for format in FILES {
         let text = format!(

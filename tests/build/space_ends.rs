@@ -23,7 +23,7 @@ Bootstrap: busybox
 ";
 
 /// How long the removal of what a killed build had written may take.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(30);
 
 fn start(builder: &Builder) -> Running {
     Running::start(&mut builder.prepare(&[], "image.sqfs", BUSY))
@@ -43,6 +43,15 @@ fn work_directories(user: &User) -> Vec<String> {
         .collect()
 }
 
+/// Waits until a build has begun to write.
+fn until_begun(user: &User) {
+    let end = Instant::now() + LIMIT;
+    while work_directories(user).is_empty() {
+        assert!(Instant::now() < end, "the build does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a_build_that_is_ended_at_any_moment_leaves_nothing() {
     for who in [Who::WithIds, Who::WithoutIds] {
@@ -58,6 +67,9 @@ fn a_build_that_is_ended_at_any_moment_leaves_nothing() {
         for (signal, milliseconds) in ends {
             let running = start(&builder);
             std::thread::sleep(Duration::from_millis(milliseconds));
+            if milliseconds > 100 {
+                until_begun(builder.ground.user());
+            }
             running.signal(signal);
             let output = running.wait(LIMIT);
             output.was_killed_by(signal);
@@ -86,7 +98,8 @@ fn a_build_that_is_ended_at_any_moment_leaves_nothing() {
 fn ctrl_c_reaches_tools_and_builder_alike_and_is_told_once() {
     let builder = Builder::new(Who::WithoutIds);
     let running = start(&builder);
-    std::thread::sleep(Duration::from_millis(600));
+    until_begun(builder.ground.user());
+    std::thread::sleep(Duration::from_millis(500));
     killpg(Pid::from_raw(running.pid()), Signal::SIGINT).expect("it runs");
     let output = running.wait(LIMIT);
     output.was_killed_by(Signal::SIGINT);
@@ -101,9 +114,10 @@ fn ctrl_c_reaches_tools_and_builder_alike_and_is_told_once() {
 #[test]
 fn a_build_that_is_stopped_stops_altogether_and_goes_on_later() {
     let builder = Builder::new(Who::WithoutIds);
-    let text = "Bootstrap: busybox\n\n%post\n    sleep 1\n    echo there >/srv/file\n";
+    let text = "Bootstrap: busybox\n\n%post\n    sleep 2\n    echo there >/srv/file\n";
     let running = Running::start(&mut builder.prepare(&[], "image.sqfs", text));
-    std::thread::sleep(Duration::from_millis(500));
+    until_begun(builder.ground.user());
+    std::thread::sleep(Duration::from_millis(300));
     // As Ctrl-Z does.
     let group = Pid::from_raw(running.pid());
     killpg(group, Signal::SIGTSTP).expect("it runs");
@@ -117,7 +131,7 @@ fn a_build_that_is_stopped_stops_altogether_and_goes_on_later() {
         .count();
     // The process that was started, and the builder.
     assert!(stopped >= 2, "{states}");
-    std::thread::sleep(Duration::from_millis(1200));
+    std::thread::sleep(Duration::from_millis(2200));
     assert!(!builder.path("image.sqfs").exists());
     killpg(group, Signal::SIGCONT).expect("it is there");
     running.wait(LIMIT).succeeded();
@@ -136,7 +150,7 @@ fn a_signal_that_is_to_be_ignored_is() {
         .user()
         .shell("trap '' HUP; exec singularity build image.sqfs image.sqfs.def");
     let running = Running::start(&mut shell);
-    std::thread::sleep(Duration::from_millis(400));
+    until_begun(builder.ground.user());
     running.signal(Signal::SIGHUP);
     running.wait(LIMIT).succeeded();
     assert!(builder.path("image.sqfs").exists());
@@ -147,7 +161,8 @@ fn what_remains_when_everything_is_killed_the_next_build_removes() {
     let builder = Builder::new(Who::WithIds);
     let user = builder.ground.user();
     let running = start(&builder);
-    std::thread::sleep(Duration::from_millis(700));
+    until_begun(user);
+    std::thread::sleep(Duration::from_millis(500));
     // The janitor as well: as when a node's resource manager ends a job.
     user.kill_all();
     drop(running);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use test_support::{capture, Form, Image, Running, LIMIT};
 
-use crate::ground::{as_root, text_of, Ground};
+use crate::ground::{as_root, text_of, until_free, Ground};
 
 fn check(image: &Path) {
     capture(Command::new("e2fsck").args(["-fn"]).arg(image)).succeeded();
@@ -43,7 +43,7 @@ fn an_ext_image_can_be_filled_to_its_last_megabyte() {
         };
         let (size, used) = (field(1), field(2));
         assert!(size > 20 && size - used <= 1, "{name}: {text}");
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        until_free(ground.user(), &ground.user().work().join(name));
         check(&ground.user().work().join(name));
     }
 }
@@ -79,7 +79,7 @@ fn an_image_is_made_filled_changed_and_enlarged_by_an_ordinary_user() {
             "cat /opt/note; echo more >>/opt/note",
         ]);
         output.succeeded().quietly().wrote("from the host\n");
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        until_free(ground.user(), &work.join(name));
         ground
             .run(&["expand", "-s", "16", name])
             .succeeded()
@@ -144,7 +144,7 @@ fn a_writer_killed_at_any_moment_leaves_an_image_that_the_next_one_puts_in_order
         }
         let output = ground.run(&["exec", "-w", &name, "cat", "/etc/os-release"]);
         output.succeeded().wrote("NAME=\"Busybox\"\n");
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        until_free(ground.user(), &image);
         check(&image);
         let output = ground.run(&["exec", &name, "cat", "/etc/os-release"]);
         output.succeeded().quietly();
@@ -210,7 +210,7 @@ fn a_second_verb_does_not_write_beside_a_program_that_does() {
     let image = Image::Busybox.file_for(ground.user(), Form::Ext4);
     let name = text_of(&image).to_owned();
     let mut writer = Running::start(&mut ground.command_in(&image, &["-w"], "echo in; read x"));
-    std::thread::sleep(std::time::Duration::from_millis(1000));
+    writer.until("in\n");
     for words in [
         &["expand", &name][..],
         &["copy", &name, "/etc/passwd", "/x"],

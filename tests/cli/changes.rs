@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use test_support::{capture, Form, Image, Running, LIMIT};
 
-use crate::ground::{as_root, busybox, text_of, Ground};
+use crate::ground::{as_root, busybox, text_of, until_free, Ground};
 
 #[test]
 fn an_image_is_read_only_unless_something_else_is_said() {
@@ -101,8 +101,7 @@ fn ext_images_are_changed_in_place_with_writable() {
             let output = ground.inside_of(&image, options, text);
             output.quietly().wrote(expected);
         }
-        // The server writes on after the program's end.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        until_free(ground.user(), &image);
         let check = capture(ground.user().command("e2fsck").args(["-fn"]).arg(&image));
         check.succeeded();
     }

@@ -1,7 +1,6 @@
 //! Inherited descriptors, standard streams, pipes.
 
 use std::process::Command;
-use std::time::Duration;
 
 use test_support::{capture, capture_within, Form, Image, LIMIT};
 
@@ -185,7 +184,7 @@ fn a_reader_sees_the_end_when_the_program_ends() {
             Image::Busybox.file(form).display()
         );
         let output = capture_within(
-            Duration::from_secs(10),
+            LIMIT,
             ground.user().command("bash").args(["-c", &text]),
             b"",
         );

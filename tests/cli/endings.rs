@@ -67,8 +67,8 @@ fn signals_to_the_command_reach_the_program() {
     let ground = Ground::new();
     for options in [&[][..], &["-p"]] {
         let text = "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.02; done";
-        let running = Running::start(&mut ground.command(options, text));
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        let mut running = Running::start(&mut ground.command(options, text));
+        running.until("ready\n");
         running.signal(Signal::SIGUSR1);
         running
             .wait(LIMIT)

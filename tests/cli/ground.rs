@@ -7,9 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use test_support::attack::image_with;
-use test_support::{capture, command, search_path, Image, Leftovers, Output, User};
+use test_support::{capture, command, search_path, Image, Leftovers, Output, User, LIMIT};
 
 /// A new user, and what there was before. Dropped at the end of a test that has
 /// not failed, it fails if there is more than there was.
@@ -174,6 +175,17 @@ pub fn before_exec(
     // SAFETY: the callers' closures make a few system calls; they neither lock
     // nor allocate.
     unsafe { command.pre_exec(move || action().map_err(Into::into)) };
+}
+
+/// Waits until nobody holds an image: what serves one that was written to writes on
+/// for a while after the program's end.
+pub fn until_free(user: &User, image: &Path) {
+    let text = format!("flock -n {} true && echo free", image.display());
+    let end = Instant::now() + LIMIT;
+    while capture(&mut user.shell(&text)).stdout().is_empty() {
+        assert!(Instant::now() < end, "{} is held", image.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Changes the mode of a file.

@@ -43,7 +43,7 @@ fn mounts_made_for_root_do_not_show_on_the_host_and_devices_are_freed() {
             "-c",
             "cat /mnt/data/file; read x",
         ]));
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        running.until("content\n");
         for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
             let known = table.contains(line) || !line.contains("/mnt/data");
             assert!(known, "{line}");

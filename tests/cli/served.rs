@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{fcntl, FcntlArg, FdFlag};
 use nix::mount::{mount, umount2, MntFlags, MsFlags};
+use nix::sched::{unshare, CloneFlags};
 use test_support::{capture, capture_within};
 
 /// How long anything may take here, on a machine that is busy with other things.
@@ -26,6 +27,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Served {
     place: PathBuf,
     server: Child,
+}
+
+/// Gives this test mounts of its own: in the machine's, every namespace that somebody
+/// makes meanwhile would have a copy, and the server would be needed as long as that.
+fn mount_apart() {
+    unshare(CloneFlags::CLONE_NEWNS).expect("root may");
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("root may");
 }
 
 impl Served {
@@ -298,6 +307,7 @@ fn reads_anywhere(served: &Path, source: &Path) {
 
 #[test]
 fn the_server_shows_what_the_kernel_shows() {
+    mount_apart();
     let place = tempfile::tempdir().expect("a directory can be made");
     let source = place.path().join("tree");
     fs::create_dir(&source).unwrap();
@@ -396,6 +406,7 @@ fn walk(top: &Path) -> Vec<i32> {
 
 #[test]
 fn damage_anywhere_fails_calls_and_nothing_else() {
+    mount_apart();
     let place = tempfile::tempdir().expect("a directory can be made");
     let source = place.path().join("tree");
     fs::create_dir_all(source.join("deep/er")).unwrap();

@@ -6,16 +6,16 @@ use test_support::{capture_within, Form, Image, Output, Running};
 
 use crate::ground::{busybox, text_of, Ground};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a shell's text on a terminal of its own; what it writes to the terminal
-/// is its output, lines ending in CR LF.
-fn on_a_terminal(ground: &Ground, text: &str, keys: &[(u64, &[u8])]) -> Output {
+/// is its output, lines ending in CR LF. Keys are typed once this has been written.
+fn on_a_terminal(ground: &Ground, text: &str, keys: &[(&str, &[u8])]) -> Output {
     let mut command = ground.user().command("script");
     command.args(["-q", "-e", "-f", "-c", text, "/dev/null"]);
     let mut running = Running::start(&mut command);
-    for (delay, bytes) in keys {
-        std::thread::sleep(Duration::from_millis(*delay));
+    for (sight, bytes) in keys {
+        running.until(sight);
         running.write(bytes);
     }
     // `script` leaves the terminal when its input ends, so it has to end first.
@@ -62,11 +62,11 @@ fn ctrl_c_ends_the_program_and_leaves_nothing() {
         ("-p", &squashfs),
     ] {
         let text = format!(
-            "singularity exec {options} {} sleep 60; echo status $?",
+            "singularity exec {options} {} sh -c \"echo ready; exec sleep 60\"; echo status $?",
             image.display()
         );
         let text = format!("trap : INT; {text}");
-        let output = on_a_terminal(&ground, &text, &[(300, b"\x03")]);
+        let output = on_a_terminal(&ground, &text, &[("ready\r\n", b"\x03")]);
         let text = output.succeeded().stdout();
         assert!(text.contains("status 130\r\n"), "{options}: {output}");
     }
@@ -80,7 +80,11 @@ fn ctrl_c_reaches_a_program_once() {
             options,
             "sh -c 'trap \"echo int\" INT; echo ready; n=0; while [ $n -lt 30 ]; do sleep 0.02; n=$((n + 1)); done; echo end'",
         );
-        let output = on_a_terminal(&ground, &format!("trap : INT; {text}"), &[(250, b"\x03")]);
+        let output = on_a_terminal(
+            &ground,
+            &format!("trap : INT; {text}"),
+            &[("ready\r\n", b"\x03")],
+        );
         let text = output.succeeded().stdout();
         assert_eq!(text.matches("int\r\n").count(), 1, "{options}: {output}");
         assert!(text.ends_with("end\r\n"), "{output}");
@@ -99,7 +103,7 @@ fn ctrl_z_stops_and_fg_continues() {
         let output = on_a_terminal(
             &ground,
             &format!("bash {}", script.display()),
-            &[(400, b"\x1a"), (300, b"hello\n")],
+            &[("ready\r\n", b"\x1a"), ("stopped 148\r\n", b"hello\n")],
         );
         let text = output.succeeded().stdout();
         for part in [
@@ -120,8 +124,8 @@ fn a_hang_up_ends_the_program() {
         let mut command = ground.user().command("script");
         let text = exec(options, "sh -c 'echo $$; sleep 60'");
         command.args(["-q", "-e", "-f", "-c", &text, "/dev/null"]);
-        let running = Running::start(&mut command);
-        std::thread::sleep(Duration::from_millis(300));
+        let mut running = Running::start(&mut command);
+        running.until("\n");
         // The terminal goes away with `script`; Ground's end shows what is left.
         running.signal(nix::sys::signal::Signal::SIGKILL);
         running.wait(LIMIT);
@@ -136,9 +140,12 @@ fn an_interactive_shell_has_job_control_and_a_prompt() {
         &ground,
         &text,
         &[
-            (300, b"sleep 0.01 & wait\n"),
-            (100, b"jobs; echo in-$((40+2))\n"),
-            (100, b"exit 6\n"),
+            (
+                "Singularity busybox:~> ",
+                b"sleep 0.01 & wait; echo waited\n",
+            ),
+            ("waited\r\n", b"jobs; echo in-$((40+2))\n"),
+            ("in-42\r\n", b"exit 6\n"),
         ],
     );
     let text = output.exited_with(6).stdout();

@@ -284,7 +284,7 @@ fn processes_that_give_the_same_name_share_their_namespaces() {
         let text = "readlink /proc/self/ns/mnt; read x";
         let mut command = ground.singularity(["exec", "--share", share, image, "sh", "-c", text]);
         let mut running = test_support::Running::start(&mut command);
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        running.until("\n");
         let mut second = ground.singularity(["exec", image, "readlink", "/proc/self/ns/mnt"]);
         let second = capture(second.env("SINGULARITY_SHARE", share));
         running.write(b"\n");

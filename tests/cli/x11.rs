@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use test_support::{capture, Form, Image, Output, Running};
+use test_support::{capture, Form, Image, Output, Running, LIMIT};
 
 use crate::ground::{text_of, Ground};
 
@@ -16,13 +16,14 @@ struct Display {
 }
 
 impl Display {
-    fn start(ground: &Ground, number: u32) -> Display {
+    fn start(ground: &Ground) -> Display {
         // Where the server would make it, it would stay behind as the user's.
         let sockets = std::path::Path::new("/tmp/.X11-unix");
         if std::fs::create_dir(sockets).is_ok() {
             crate::ground::chmod(sockets, 0o1777);
         }
-        let name = format!(":{number}");
+        // No other user, whose tests may run beside these, has it.
+        let name = format!(":{}", ground.user().uid());
         let authority = ground.user().work().join("authority");
         let cookie = "0123456789abcdef0123456789abcdef";
         let made = capture(ground.user().command("xauth").args([
@@ -51,7 +52,7 @@ impl Display {
             name,
             authority,
         };
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + LIMIT;
         while !display
             .asked(ground.user().command("xdpyinfo"))
             .status
@@ -73,14 +74,14 @@ impl Display {
 
     fn stop(self) {
         self.server.signal(nix::sys::signal::Signal::SIGTERM);
-        self.server.wait(Duration::from_secs(10));
+        self.server.wait(LIMIT);
     }
 }
 
 #[test]
 fn a_display_with_its_authority_is_reached_from_inside() {
     let ground = Ground::new();
-    let display = Display::start(&ground, 4711);
+    let display = Display::start(&ground);
     // The host's xdpyinfo and its libraries are programs like any other.
     let libraries = "/usr,/lib,/lib64";
     let binds = "/usr:/usr,/usr/lib:/lib,/usr/lib64:/lib64";

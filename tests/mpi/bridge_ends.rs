@@ -11,7 +11,7 @@ use crate::bridge::assert_nothing_left;
 use crate::ranks::{run, LIMIT};
 
 /// A job must be over this soon after what ended it.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(40);
 
 /// Ranks that come up, write a file, and then end as the word says.
 const ENDS: &str = r#"

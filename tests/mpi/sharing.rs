@@ -224,7 +224,7 @@ fn a_foreign_process_on_the_socket_makes_nobody_wait() {
         "import socket,time; s=socket.socket(socket.AF_UNIX); s.bind('\\0{name}'); s.listen(); print('bound',flush=True); time.sleep(60)"
     );
     let mut squatter = Running::start(other.command("/usr/bin/python3").args(["-c", &squat]));
-    std::thread::sleep(Duration::from_millis(500));
+    squatter.until("bound\n");
     assert!(squatter.is_running(), "{name}");
     let mut second = user.command(test_support::command());
     second
@@ -235,7 +235,7 @@ fn a_foreign_process_on_the_socket_makes_nobody_wait() {
     let output = test_support::capture(&mut second);
     output.succeeded();
     assert!(output.stderr().contains("goes alone"), "{output}");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(20));
     squatter.signal(nix::sys::signal::Signal::SIGKILL);
     squatter.wait(LIMIT);
 }

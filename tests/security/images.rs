@@ -23,7 +23,7 @@ fn what_is_no_file_or_directory_is_refused_at_once() {
     ] {
         let image = work.join(name);
         let mut command = ground.singularity(["exec", "--setuid", text_of(&image), "true"]);
-        let output = capture_within(Duration::from_secs(5), &mut command, b"");
+        let output = capture_within(Duration::from_secs(20), &mut command, b"");
         output.exited_with(255).wrote("");
         assert!(output.stderr().contains(kind), "{output}");
     }

@@ -29,8 +29,8 @@ fn processes_of_one_user_that_give_the_same_name_share() {
     let image = Image::Busybox.file_for(ground.user(), Form::SquashfsLz4);
     let options = ["--setuid", "--share", "one"];
     let mut first =
-        Running::start(&mut ground.command_in(&image, &options, &format!("{NAMESPACE}; sleep 20")));
-    std::thread::sleep(Duration::from_millis(500));
+        Running::start(&mut ground.command_in(&image, &options, &format!("{NAMESPACE}; sleep 60")));
+    first.until("\n");
     let second = ground.inside_of(&image, &options, NAMESPACE);
     let alone = ground.inside_of(&image, &["--setuid"], NAMESPACE);
     let other = ground.inside_of(&image, &["--setuid", "--share", "two"], NAMESPACE);
@@ -57,9 +57,9 @@ fn another_user_with_the_same_name_image_and_options_does_not_share() {
         "--no-mount",
         "cwd",
     ];
-    let first =
-        Running::start(&mut ground.command_in(&image, &options, &format!("{NAMESPACE}; sleep 20")));
-    std::thread::sleep(Duration::from_millis(500));
+    let mut first =
+        Running::start(&mut ground.command_in(&image, &options, &format!("{NAMESPACE}; sleep 60")));
+    first.until("\n");
     let mut theirs = other.singularity();
     theirs.arg("exec").args(options);
     theirs.args([text_of(&image), "sh", "-c", NAMESPACE]);
@@ -82,12 +82,13 @@ fn a_namespace_that_the_user_made_to_look_like_ours_is_not_entered() {
         "mkdir -p fake/mark fake/old; exec unshare --user --map-current-user --keep-caps --mount sh -c '\
          mount -t tmpfs {name} fake && mkdir fake/mark fake/old && cd fake && \
          mount -t tmpfs {name} mark && cp {0}/bin/busybox . && echo planted >planted && \
-         pivot_root . old && ./busybox umount -l /old; \
-         exec ./busybox env -i SINGULARITY_NAMESPACE={name}:1 ./busybox sleep 20'",
+         pivot_root . old && ./busybox umount -l /old && ./busybox echo there; \
+         exec ./busybox env -i SINGULARITY_NAMESPACE={name}:1 ./busybox sleep 60'",
         text_of(crate::ground::busybox())
     );
     let mut lure = Running::start(&mut ground.user().shell(&text));
-    std::thread::sleep(Duration::from_millis(700));
+    lure.until("there\n");
+    std::thread::sleep(Duration::from_millis(100));
     assert!(lure.is_running(), "the lure is not there");
     let mut words = vec!["--setuid"];
     words.extend(options);
@@ -105,12 +106,12 @@ fn a_socket_of_another_user_makes_nobody_wait() {
     let options = ["--share", "squat", "--no-home"];
     let name = name_of(&ground, &options, text_of(&image));
     let script = "import socket, sys, time\n\
-        s = socket.socket(socket.AF_UNIX); s.bind('\\0' + sys.argv[1]); s.listen(); time.sleep(30)\n";
+        s = socket.socket(socket.AF_UNIX); s.bind('\\0' + sys.argv[1]); s.listen(); print('bound', flush=True); time.sleep(60)\n";
     for squatter in [&other, ground.user()] {
         let mut python = squatter.command("/usr/bin/python3");
         python.args(["-c", script, &name]);
         let mut squatting = Running::start(&mut python);
-        std::thread::sleep(Duration::from_millis(500));
+        squatting.until("bound\n");
         assert!(squatting.is_running());
         let mut words = vec!["--setuid"];
         words.extend(options);
@@ -121,6 +122,6 @@ fn a_socket_of_another_user_makes_nobody_wait() {
             "singularity: warning: user {} holds the socket @{name}; this rank goes alone\n",
             squatter.uid()
         ));
-        assert!(output.elapsed < Duration::from_secs(5), "{output}");
+        assert!(output.elapsed < Duration::from_secs(20), "{output}");
     }
 }

@@ -2,7 +2,6 @@
 //! does not do it for a user who may not.
 
 use std::fs;
-use std::time::Duration;
 
 use test_support::attack::SECRET;
 use test_support::{capture_within, Form, Image, Running, User, LIMIT};
@@ -42,7 +41,7 @@ fn no_link_of_another_users_process_is_followed() {
     chmod(&private, 0o700);
     let text = "cd private/sub; exec 7<i.sqfs 8<secret; echo ready; exec sleep 60";
     let mut running = Running::start(&mut victim.shell(text));
-    std::thread::sleep(Duration::from_millis(300));
+    running.until("ready\n");
     assert!(running.is_running());
     let process = format!("/proc/{}", running.pid());
     let bytes = request(ground.user(), &["exec", text_of(busybox()), "id", "-u"]);

@@ -108,10 +108,10 @@ fn a_traced_starter_is_not_privileged() {
 fn others_can_neither_signal_nor_enter_what_a_user_started() {
     let ground = ground();
     let other = test_support::User::ordinary();
-    let mut command = ground.command(&["--setuid"], "echo here; sleep 20");
+    let mut command = ground.command(&["--setuid"], "echo here; sleep 60");
     let mut running = Running::start(&mut command);
     let pid = running.pid().to_string();
-    std::thread::sleep(Duration::from_millis(300));
+    running.until("here\n");
     for words in [
         &["nsenter", "-t", &pid, "-m", "true"][..],
         &["nsenter", "-t", &pid, "-U", "-m", "true"],

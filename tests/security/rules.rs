@@ -476,7 +476,7 @@ fn each_privileged_start_is_one_line_in_the_log() {
              echo '{rules}' >{CONF}; /usr/bin/python3 listener.py </dev/null >/dev/null 2>&1 & while [ ! -e ready ]; do sleep 0.01; done"
         );
         let output = staged(&ground, &scene, words);
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while !ground.user().work().join("logged").exists() && std::time::Instant::now() < end {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }

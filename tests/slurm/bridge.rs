@@ -25,7 +25,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// The job ends within this, whatever died.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(40);
 
 /// srun of singularity itself, by the user, on the login host.
 fn srun(ground: &Ground, options: &[&str], image: Image, program: &[&str]) -> Command {
@@ -207,7 +207,7 @@ fn long_step(ground: &Ground) -> Running {
 fn holding_step(ground: &Ground, options: &[&str], image: Image) -> Running {
     let program = ["ring", "--hold", "60"];
     let mut step = Running::start(&mut srun(ground, options, image, &program));
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + LIMIT;
     // Every rank has its seat, and some time to be in the middle of MPI.
     while pids(ground, "ring").len() < 4 {
         assert!(
@@ -261,12 +261,10 @@ fn killed_helper(ground: &Ground) {
 fn killed_stepd(ground: &Ground) {
     let options = ["--job-name=stepd", "-N2", "-n4", "--mpi=pmix"];
     let step = holding_step(ground, &options, Image::WheelMpich4);
-    let mut pgrep = Command::new("pgrep");
-    let daemons = test_support::capture(pgrep.args(["--oldest", "--exact", "slurmstepd"]));
-    let status = Command::new("kill")
-        .args(["-KILL", daemons.stdout().trim()])
-        .status();
-    assert!(status.is_ok_and(|status| status.success()));
+    let node = &ground.cluster.nodes()[0];
+    let mut pkill = ground.cluster.root(node, "pkill");
+    pkill.args(["-KILL", "--oldest", "--exact", "slurmstepd"]);
+    test_support::capture(&mut pkill).succeeded();
     let end = Instant::now() + SOON;
     while !pids(ground, "pmi-bridge").is_empty() || !pids(ground, "ring").is_empty() {
         assert!(Instant::now() < end, "something is left");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// What ends by itself is given this long to do so: a FUSE server notices the
 /// end of its mount only then.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(15);
 
 /// The source by which a file system in memory is known that a test mounts as a disk.
 pub const DISK: &str = "disk-of-a-test";
@@ -32,16 +32,26 @@ const SERVERS: [&str; 5] = [
 /// (in any PID namespace), files directly in /tmp, /var/tmp and /dev/shm, System
 /// V shared memory, sockets in the abstract namespace, and the mount, network
 /// and user namespaces that their processes are in. Mounts in the machine's own
-/// mount namespace, named network namespaces, and loop devices of the users' files
-/// and of the shared images count whosesoever they are. So tests that have the
-/// kernel mount an image for longer than a moment take one of their user's own:
-/// [`Image::file_for`](crate::Image::file_for).
+/// mount namespace, named network namespaces, root's FUSE servers, and loop devices of
+/// the users' files and of the shared images count whosesoever they are, if they are
+/// there from the first look to the last: what another test has made since then is no
+/// leftover of this one. So tests that have the kernel mount an image for longer than
+/// a moment take one of their user's own: [`Image::file_for`](crate::Image::file_for).
 #[derive(Debug)]
 pub struct Leftovers {
     users: Vec<u32>,
     /// Where images are that these users may have mounted.
     places: Vec<PathBuf>,
-    before: BTreeSet<String>,
+    before: Seen,
+}
+
+/// What there is at one moment.
+#[derive(Debug)]
+struct Seen {
+    /// What can be nobody's but these users'.
+    theirs: BTreeSet<String>,
+    /// What another test, running at the same time, may have made.
+    machines: BTreeSet<String>,
 }
 
 impl Leftovers {
@@ -70,12 +80,19 @@ impl Leftovers {
     /// What there is now and was not then. It is given a few seconds to go.
     pub fn left(&self) -> Vec<String> {
         let end = Instant::now() + GRACE;
+        let mut machines: Option<BTreeSet<String>> = None;
         loop {
             let now = look(&self.users, &self.places);
-            let left: Vec<_> = now.difference(&self.before).cloned().collect();
+            let new = &now.machines - &self.before.machines;
+            let new = match machines {
+                Some(until_now) => &until_now & &new,
+                None => new,
+            };
+            let left = &(&now.theirs - &self.before.theirs) | &new;
             if left.is_empty() || Instant::now() > end {
-                return left;
+                return left.into_iter().collect();
             }
+            machines = Some(new);
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -92,23 +109,25 @@ impl Leftovers {
     }
 }
 
-fn look(users: &[u32], places: &[PathBuf]) -> BTreeSet<String> {
+fn look(users: &[u32], places: &[PathBuf]) -> Seen {
     let processes = proc::all();
     let theirs: Vec<_> = processes
         .iter()
         .filter(|process| users.contains(&process.uid))
         .collect();
-    let mut all = BTreeSet::new();
-    all.extend(theirs.iter().map(|process| describe(process)));
-    all.extend(namespaces(&theirs, &processes));
-    all.extend(servers_of_root(&processes, users));
-    all.extend(files(users));
-    all.extend(shared_memory(users));
-    all.extend(abstract_sockets(users));
-    all.extend(mounts());
-    all.extend(loop_devices(places, &others(&processes, users)));
-    all.extend(named_networks());
-    all
+    let mut seen = Seen {
+        theirs: theirs.iter().map(|process| describe(process)).collect(),
+        machines: servers_of_root(&processes, users),
+    };
+    seen.theirs.extend(namespaces(&theirs, &processes));
+    seen.theirs.extend(files(users));
+    seen.theirs.extend(shared_memory(users));
+    seen.machines.extend(abstract_sockets(users));
+    seen.machines.extend(mounts());
+    let others = others(&processes, users);
+    seen.machines.extend(loop_devices(places, &others));
+    seen.machines.extend(named_networks());
+    seen
 }
 
 fn describe(process: &Process) -> String {
@@ -151,11 +170,13 @@ fn namespaces(theirs: &[&Process], all: &[Process]) -> BTreeSet<String> {
 }
 
 /// Root's FUSE servers: with a single user in sight they can only be this test's
-/// if that user is root, who is in nobody's list, so they count for all.
+/// if that user is root, who is in nobody's list, so they count for all. What a test
+/// has started by itself is its child; the launcher's servers are nobody's.
 fn servers_of_root(all: &[Process], users: &[u32]) -> BTreeSet<String> {
     all.iter()
         .filter(|process| process.uid == 0 && !users.contains(&0))
         .filter(|process| SERVERS.contains(&process.name.as_str()))
+        .filter(|process| process.parent == 1)
         .map(describe)
         .collect()
 }
@@ -224,11 +245,18 @@ fn singularity_sockets() -> BTreeSet<(PathBuf, String)> {
         .collect()
 }
 
-/// Without the disks that other tests, running at the same time, have mounted.
+/// Without the disks that other tests, running at the same time, have mounted, and
+/// without what the kernel shows of itself: whoever asks for it first has it mounted.
 fn mounts() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
     let of_a_test = format!(" - tmpfs {DISK} ");
-    let lines = table.lines().filter(|line| !line.contains(&of_a_test));
+    let is_ours = |line: &&str| {
+        // Mount, parent, device, root, place, …: proc_pid_mountinfo(5).
+        let place = line.split(' ').nth(4).unwrap_or_default();
+        let of_the_kernel = place.starts_with("/sys/") || place.starts_with("/proc/");
+        !of_the_kernel && !line.contains(&of_a_test)
+    };
+    let lines = table.lines().filter(is_ours);
     lines.map(|line| format!("mount {line}")).collect()
 }
 

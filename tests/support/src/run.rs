@@ -49,6 +49,8 @@ struct Pipe {
     /// As /proc shows it at whoever still holds the other end.
     link: PathBuf,
     bytes: Receiver<Vec<u8>>,
+    /// What has come already.
+    kept: Vec<u8>,
 }
 
 /// Run a program with an empty standard input, for [`LIMIT`] at most.
@@ -73,9 +75,17 @@ impl Running {
             .stderr(Stdio::piped())
             .process_group(0);
         let started = Instant::now();
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|e| panic!("start {words}: {e}"));
+        // A program that the test has just written is still open for writing in a child
+        // that another thread has forked meanwhile, until that executes its own.
+        let is_busy = |e: &std::io::Error| e.raw_os_error() == Some(nix::libc::ETXTBSY);
+        let mut child = loop {
+            match command.spawn() {
+                Err(e) if is_busy(&e) && started.elapsed() < LIMIT => {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                result => break result.unwrap_or_else(|e| panic!("start {words}: {e}")),
+            }
+        };
         let stdout = Pipe::drain(child.stdout.take().expect("stdout is a pipe"));
         let stderr = Pipe::drain(child.stderr.take().expect("stderr is a pipe"));
         Running {
@@ -110,6 +120,29 @@ impl Running {
     pub fn signal(&self, signal: Signal) {
         nix::sys::signal::kill(Pid::from_raw(self.pid()), signal)
             .unwrap_or_else(|e| panic!("send {signal} to {}: {e}", self.words));
+    }
+
+    /// Wait until it has written this to standard output, for [`LIMIT`] at most: to
+    /// know that it is as far, however busy the machine is.
+    #[track_caller]
+    pub fn until(&mut self, text: &str) {
+        let end = Instant::now() + LIMIT;
+        let pipe = &mut self.stdout;
+        while !pipe
+            .kept
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+        {
+            let left = end.saturating_duration_since(Instant::now());
+            match pipe.bytes.recv_timeout(left) {
+                Ok(bytes) => pipe.kept.extend(bytes),
+                Err(e) => panic!(
+                    "{} does not write {text:?}: {e}\n{}",
+                    self.words,
+                    String::from_utf8_lossy(&pipe.kept)
+                ),
+            }
+        }
     }
 
     /// True while it has not ended.
@@ -184,13 +217,17 @@ impl Pipe {
                 }
             }
         });
-        Pipe { link, bytes }
+        Pipe {
+            link,
+            bytes,
+            kept: Vec::new(),
+        }
     }
 
     /// All that comes until everybody has closed the pipe, which must be soon.
-    fn rest(&self, what: &str, words: &str) -> Vec<u8> {
+    fn rest(&mut self, what: &str, words: &str) -> Vec<u8> {
         let end = Instant::now() + GRACE;
-        let mut all = Vec::new();
+        let mut all = std::mem::take(&mut self.kept);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.bytes.recv_timeout(left) {

@@ -55,15 +55,19 @@ toolchain:
 
 # All name the target: so they share what they link, C libraries among it.
 # Static and at a fixed address: nothing to look up, load or relocate at start.
+# The C library below pmi-bridge first: other profiles, built meanwhile, find it made.
 build: toolchain ## Build the command, its manual pages and its completions
+	@mkdir -p '$(DIST)/bin' '$(LIBEXEC)'
+	$(CARGO) rustc --profile tools --locked --package pmi-bridge --bin pmi-bridge \
+		--target $(HOST_TRIPLE) -- -C target-feature=+crt-static
+	@cp '$(TARGET)/$(HOST_TRIPLE)/tools/pmi-bridge' '$(LIBEXEC)/pmi-bridge.new'
+	@mv '$(LIBEXEC)/pmi-bridge.new' '$(LIBEXEC)/pmi-bridge'
 	$(CARGO) rustc --release --locked --bin singularity --target $(HOST_TRIPLE) -- \
 		-C target-feature=+crt-static -C relocation-model=static
-	@mkdir -p '$(DIST)/bin'
 	@cp '$(TARGET)/$(HOST_TRIPLE)/release/singularity' '$(BIN).new'
 	@mv '$(BIN).new' '$(BIN)'
 	$(CARGO) build --profile tools --locked --package bootstrap --bin builder --package bench --bin bench \
 		--target $(HOST_TRIPLE)
-	@mkdir -p '$(LIBEXEC)'
 	@for program in builder bench; do \
 		cp '$(TARGET)/$(HOST_TRIPLE)/tools/'$$program '$(LIBEXEC)/'$$program.new && \
 		mv '$(LIBEXEC)/'$$program.new '$(LIBEXEC)/'$$program || exit; \
@@ -72,10 +76,6 @@ build: toolchain ## Build the command, its manual pages and its completions
 		-C target-feature=+crt-static -C relocation-model=pie
 	@cp '$(TARGET)/$(HOST_TRIPLE)/release/starter' '$(LIBEXEC)/starter.new'
 	@mv '$(LIBEXEC)/starter.new' '$(LIBEXEC)/starter'
-	$(CARGO) rustc --profile tools --locked --package pmi-bridge --bin pmi-bridge \
-		--target $(HOST_TRIPLE) -- -C target-feature=+crt-static
-	@cp '$(TARGET)/$(HOST_TRIPLE)/tools/pmi-bridge' '$(LIBEXEC)/pmi-bridge.new'
-	@mv '$(LIBEXEC)/pmi-bridge.new' '$(LIBEXEC)/pmi-bridge'
 	$(CARGO) rustc --profile tools --locked --package server --bin image-server \
 		--target $(HOST_TRIPLE) -- -C target-feature=+crt-static -C relocation-model=static
 	@cp '$(TARGET)/$(HOST_TRIPLE)/tools/image-server' '$(LIBEXEC)/image-server.new'
@@ -88,12 +88,12 @@ build: toolchain ## Build the command, its manual pages and its completions
 
 # A running step holds its plugin open: never written to, always replaced.
 plugin: toolchain ## Build the Slurm plugin, its manual page and its configuration
-	$(CARGO) build --release --locked --package spank-plugin
+	$(CARGO) build --release --locked --package spank-plugin --target $(HOST_TRIPLE)
 	@mkdir -p '$(DIST)/slurm'
-	@cp '$(TARGET)/release/libspank_plugin.so' '$(PLUGIN).new'
+	@cp '$(TARGET)/$(HOST_TRIPLE)/release/libspank_plugin.so' '$(PLUGIN).new'
 	@mv '$(PLUGIN).new' '$(PLUGIN)'
-	@'$(TARGET)/release/spank-plugin-pages' man >'$(DIST)/slurm/singularity-slurm.1'
-	@'$(TARGET)/release/spank-plugin-pages' conf >'$(DIST)/slurm/plugstack.conf'
+	@'$(TARGET)/$(HOST_TRIPLE)/release/spank-plugin-pages' man >'$(DIST)/slurm/singularity-slurm.1'
+	@'$(TARGET)/$(HOST_TRIPLE)/release/spank-plugin-pages' conf >'$(DIST)/slurm/plugstack.conf'
 
 # Root may have no cargo on PATH: what is built is installed as it is.
 install: $(if $(wildcard $(BIN)),,build) $(if $(wildcard $(PLUGIN)),,plugin) ## Install under DESTDIR and PREFIX

@@ -152,7 +152,7 @@ fn a_real_job_whose_rank_is_killed_ends_and_leaves_nothing() {
     let before = Leftovers::snapshot(&user);
     let image = Image::OpenMpiBookworm.file(Form::Squashfs);
     let mut dice = Dice::new();
-    for _ in 0..12 {
+    for _ in 0..6 {
         let mut job = Mpi::openmpi().command(&user, 4);
         job.arg(test_support::command())
             .arg("exec")

@@ -383,8 +383,8 @@ const MPI_EXIT_STATUS: &str = "\
 Exit status:
   0    they meet: with this job's launcher, or outside of a job with one of the host's;
        without an image, the host has been described
-  1    they do not meet, or no launcher was found
-  255  it could not be found out
+  1    they do not meet, no launcher was found, or the program's MPI is not in the image
+  255  it could not be found out: no image, or no program there that could be executed
   2    wrong usage";
 
 /// What `mpi check` looks at

@@ -265,13 +265,47 @@ Without IMAGE only the host is described.
 .PP
 The exit status is 0 if they meet: with the launcher that called it, or else with one of
 the host's.
-It is 1 if they do not, or if there is no launcher.
+It is 1 if they do not, if there is no launcher, or if the MPI that the program is linked
+with is not in the image.
+It is 255, with one line on standard error, where it could not be found out: the image
+cannot be entered, or PROGRAM cannot be executed in it.
 .PP
 With
 .B \-\-json
-it prints one object with the members
-.IR host ", " image ", " launchers " (each with " launcher ", " version ", " meeting ,
-.IR why " and " cost "), " advice " and " meets .
+it prints one object on one line.
+Members are added in later versions, and none is taken away.
+.TP
+.I host
+.IR launcher " (its name, or null outside of a job), " bridge " (its path, or null),"
+.IR cma " (" allowed ", " ptrace_scope "), " user_namespaces " (true or false),"
+.IR dev_shm " (" bytes " and " free ", or null), " fabrics " (a list),"
+.IR mpi " (what"
+.B \-\-mpi
+would be) and
+.I mpi_hygiene
+(whether variables are changed); in a job also
+.IR interface ", " rank " and " directories .
+.TP
+.I image
+null without IMAGE; else
+.IR path ", " libraries " (each with " name ", " version " or null, and " path )
+and
+.I program
+(in words).
+.TP
+.I launchers
+one for each, or the job's, with
+.IR launcher ", " version ", " meeting
+(directly, over the bridge, not at all or not known; null without IMAGE),
+.IR why " and " cost .
+.TP
+.I advice
+a list of what to change.
+.TP
+.I meets
+true where the exit status is 0.
+.PP
+In a job of fewer than four ranks it is said how one of four would meet.
 "##,
     examples: r##"
 .EX

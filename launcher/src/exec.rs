@@ -356,6 +356,56 @@ fn cannot_execute(path: &Path, errno: Errno) -> Error {
     }
 }
 
+/// Why the kernel would not execute a file of the image that is this process's root, as far
+/// as can be told without trying; `None` if nothing speaks against it. For an interpreter
+/// of `binfmt_misc` all files count as its own.
+pub fn why_not(path: &Path) -> Option<Error> {
+    let errno = match path.metadata() {
+        Err(_) => Errno::ENOENT,
+        Ok(metadata) if !metadata.is_file() => Errno::EACCES,
+        Ok(_) if nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_err() => {
+            Errno::EACCES
+        }
+        Ok(_) => match open(path).map(|file| elf::describe_file(&file)) {
+            // Executable and not readable is enough for a program.
+            None => return None,
+            Some(Ok(program)) if !is_for_this_machine(program.architecture) => Errno::ENOEXEC,
+            Some(Err(elf::Error::Damaged(_))) => Errno::ENOEXEC,
+            Some(_) if !beginning(path).starts_with(b"\x7fELF") && is_neither(path) => {
+                Errno::ENOEXEC
+            }
+            Some(_) => {
+                let interpreter = missing_interpreter(path)?;
+                if Path::new(&interpreter).exists() {
+                    return None;
+                }
+                Errno::ENOENT
+            }
+        },
+    };
+    Some(cannot_execute(path, errno))
+}
+
+/// Whether this kernel starts programs of an architecture: of its own, of its 32-bit kin,
+/// or by whoever has been registered for others (binfmt_misc in the kernel's
+/// documentation).
+fn is_for_this_machine(architecture: Architecture) -> bool {
+    let others = Path::new("/proc/sys/fs/binfmt_misc").read_dir();
+    let native = Architecture::native();
+    architecture == native
+        || matches!(
+            (architecture, native),
+            (Architecture::I386, Architecture::X86_64) | (Architecture::Arm, Architecture::Aarch64)
+        )
+        // Beside `register` and `status`.
+        || others.is_ok_and(|entries| entries.count() > 2)
+}
+
+/// Neither a script nor text, which the shell would read.
+fn is_neither(path: &Path) -> bool {
+    !beginning(path).starts_with(b"#!") && !is_text(path)
+}
+
 fn not_permitted(path: &Path, refused: impl Fn(String) -> Error) -> Error {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {

@@ -51,6 +51,7 @@ mod tree;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 pub use error::{Error, Kind};
+pub use exec::why_not;
 pub use hold::HeldNamespace;
 pub use host::Host;
 pub use namespace::why_no_user_namespace;

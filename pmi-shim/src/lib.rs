@@ -72,4 +72,4 @@ pub use facts::{Choice, Client, Facts, Family, Mpi, Program};
 pub use host::{Descriptor, Host, Interface, Launcher, Wire1};
 pub use hygiene::{without_shared_namespace, Change};
 pub use identity::{JobIdentity, Lacks};
-pub use meet::{meet, Bridge, Meeting};
+pub use meet::{meet, to_meet_directly, Bridge, Meeting};

@@ -380,7 +380,15 @@ fn refuse(host: &Host, mpi: &Mpi, why: &str, hint: String) -> Meeting {
 
 /// What else a user can do.
 fn remedy(host: &Host, mpi: &Mpi) -> String {
-    let text = match (host.launcher, mpi.family) {
+    format!(
+        "{}; --mpi=pass starts it all the same",
+        to_meet_directly(host, mpi)
+    )
+}
+
+/// How to have an MPI meet its launcher without a bridge.
+pub fn to_meet_directly(host: &Host, mpi: &Mpi) -> &'static str {
+    match (host.launcher, mpi.family) {
         (Launcher::Slurm, Family::OpenMpi) => "start it by srun --mpi=pmix",
         (Launcher::Slurm, _) => "start it by srun --mpi=pmi2",
         (Launcher::OpenMpi4 | Launcher::Prrte, _) => {
@@ -390,6 +398,5 @@ fn remedy(host: &Host, mpi: &Mpi) -> String {
             "start it by the mpirun of Open MPI, or use an image with MPICH"
         }
         _ => "use an image whose MPI speaks what the launcher offers",
-    };
-    format!("{text}; --mpi=pass starts it all the same")
+    }
 }

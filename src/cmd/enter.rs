@@ -197,7 +197,16 @@ fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result
 
 /// How launcher and MPI meet: as the user says, else as the site does.
 fn mpi(options: &Entering, host: &Host, site: &site::Site) -> Result<MpiChoice, Error> {
-    let choice = match options.mpi.as_deref() {
+    mpi_choice(options.mpi.as_deref(), host, site)
+}
+
+/// The same, where `--mpi` says this.
+pub fn mpi_choice(
+    said: Option<&OsStr>,
+    host: &Host,
+    site: &site::Site,
+) -> Result<MpiChoice, Error> {
+    let choice = match said {
         None => site.mpi,
         Some(name) => Choice::named(name).ok_or_else(|| {
             Error::new(format!("--mpi {}", Shown::new(name)), "no such way").hint(Choice::NAMES)

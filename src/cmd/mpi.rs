@@ -15,8 +15,9 @@ use image::mpi::{survey, Depth, LibraryKind, Root};
 use image::{Image, Shown};
 use launcher::request::Entry;
 use launcher::{env, fds, meeting, plan, site, Error, Host, Request};
-use pmi_shim::{Bridge, Choice, Facts, Host as Launcher, Meeting, Mpi, Program};
+use pmi_shim::{Bridge, Facts, Host as Launcher, Meeting, Mpi, Program};
 
+use super::enter;
 use crate::cli::{Mpi as Options, MpiCheck, MpiVerb};
 use crate::json::Json;
 use crate::libexec::libexec;
@@ -50,25 +51,31 @@ struct Inside {
 struct Row {
     command: String,
     version: String,
+    host: Launcher,
     meeting: Option<Meeting>,
 }
+
+/// A job of fewer ranks may meet in ways of its own, and is tried out before one that
+/// has more.
+const A_JOB: u32 = 4;
 
 fn check(options: MpiCheck, host: &Host) -> Result<bool, Error> {
     let environment = pmi_shim::Environment::of(&host.environment);
     let launcher = pmi_shim::detect(&environment, launcher::is_socket);
     let helper = libexec()?.join("pmi-bridge");
     let has_bridge = helper.is_file();
+    // As a start would take it.
+    let said = host
+        .variable("SINGULARITY_MPI")
+        .filter(|said| !said.is_empty());
+    let wanted = enter::mpi_choice(said, host, &site::load()?)?;
+    let choice = wanted.choice;
     let mut words = options.words.into_iter();
     let image = words.next().map(PathBuf::from);
     let program: Vec<OsString> = words.collect();
     let inside = match &image {
         Some(path) => Some(look(path, &program, host)?),
         None => None,
-    };
-    // What a start would go by; what is wrong with it is said there.
-    let choice = match host.variable("SINGULARITY_MPI").and_then(Choice::named) {
-        Some(choice) => choice,
-        None => site::load()?.mpi,
     };
     let meet = |launcher: &Launcher| {
         let facts = Facts {
@@ -79,10 +86,13 @@ fn check(options: MpiCheck, host: &Host) -> Result<bool, Error> {
         Some(pmi_shim::meet(launcher, &facts))
     };
     let rows: Vec<Row> = if launcher.is_rank() {
+        let mut job = launcher.clone();
+        job.size = job.size.map(|size| size.max(A_JOB));
         vec![Row {
-            command: launcher.launcher.name().to_owned(),
-            version: host::interface(&launcher),
-            meeting: meet(&launcher),
+            command: job.launcher.name().to_owned(),
+            version: host::interface(&job),
+            meeting: meet(&job),
+            host: job,
         }]
     } else {
         let path = host.variable("PATH").unwrap_or_default();
@@ -91,15 +101,22 @@ fn check(options: MpiCheck, host: &Host) -> Result<bool, Error> {
             meeting: meet(&found.host),
             command: found.command,
             version: found.version,
+            host: found.host,
         };
         found.into_iter().map(row).collect()
     };
-    let facts = host::facts(&launcher, &environment, has_bridge.then_some(&*helper));
+    let facts = host::facts(
+        &launcher,
+        has_bridge.then_some(&*helper),
+        (choice, wanted.hygiene),
+    );
     let advice = advice(&facts, inside.as_ref(), &rows, has_bridge);
     let meets = |row: &Row| !matches!(row.meeting, Some(Meeting::Refuse { .. }));
     let fine = match &inside {
         None => true,
-        Some(inside) => inside.uses_none() || rows.iter().any(meets),
+        Some(inside) => {
+            inside.uses_none() || (rows.iter().any(meets) && inside.missing().is_none())
+        }
     };
     let text = match options.json {
         true => json(
@@ -124,6 +141,14 @@ impl Inside {
 
     fn uses_none(&self) -> bool {
         self.program.candidates().is_empty()
+    }
+
+    /// The MPI that the program is linked with and the image has not.
+    fn missing(&self) -> Option<&Mpi> {
+        match &self.program {
+            Program::With(mpi) if mpi.shown.ends_with(image::mpi::MISSING) => Some(mpi),
+            _ => None,
+        }
     }
 
     fn described(&self) -> String {
@@ -153,25 +178,41 @@ fn look(path: &Path, program: &[OsString], host: &Host) -> Result<Inside, Error>
     let environment = env::compose(&request, &plan::build(&request, host), host);
     let told = launcher::look::inside(&request, host, || told_inside(&words, &environment))?;
     limits.restore();
-    match program.first() {
-        Some(name) if told == NOT_THERE => Err(Error::new(
-            format!("execute {}", Shown::new(name)),
-            "not found in the image",
-        )
-        .hint("name a program as singularity exec would find it in the image")),
-        _ => Ok(read_told(&told)),
-    }
+    let Some(refusal) = told.strip_prefix(NOT_EXECUTED) else {
+        return Ok(read_told(&told));
+    };
+    let refusal = String::from_utf8_lossy(refusal);
+    let (line, hint) = refusal.split_once('\n').unwrap_or((&refusal, ""));
+    let (step, cause) = line.split_once(": ").unwrap_or((line, ""));
+    Err(Error::new(step, cause).hint(hint))
 }
 
-/// What is told where the program is not in the image.
-const NOT_THERE: &[u8] = b"not there\n";
+/// What comes before the reason why the program cannot be executed.
+const NOT_EXECUTED: &[u8] = b"not executed\n";
 
-/// Whether a command is in the image, whose root is this process's.
-fn is_there(name: &OsStr, path: &OsStr) -> bool {
-    let is_file = |path: PathBuf| path.metadata().is_ok_and(|found| !found.is_dir());
-    match name.as_bytes().contains(&b'/') {
-        true => is_file(name.into()),
-        false => std::env::split_paths(path).any(|directory| is_file(directory.join(name))),
+/// Why a command could not be executed in the image, whose root is this process's.
+fn refusal(name: &OsStr, path: &OsStr) -> Option<Error> {
+    if name.as_bytes().contains(&b'/') {
+        return launcher::why_not(Path::new(name));
+    }
+    let found: Vec<PathBuf> = std::env::split_paths(path)
+        .map(|directory| directory.join(name))
+        .filter(|file| file.metadata().is_ok_and(|found| !found.is_dir()))
+        .collect();
+    let mut refusals = found.iter().map(|file| launcher::why_not(file));
+    match refusals.next() {
+        None => Some(
+            Error::new(
+                format!("execute {}", Shown::new(name)),
+                "not found in the image",
+            )
+            .hint("name a program as singularity exec would find it in the image"),
+        ),
+        // execvp(3) goes on to the next.
+        Some(first) => match refusals.any(|other| other.is_none()) {
+            true => None,
+            false => first,
+        },
     }
 }
 
@@ -179,8 +220,10 @@ fn is_there(name: &OsStr, path: &OsStr) -> bool {
 fn told_inside(words: &[OsString], environment: &env::Environment) -> Vec<u8> {
     let scripts = launcher::environment_scripts();
     let path = meeting::path_here(environment, &scripts);
-    if words.first().is_some_and(|name| !is_there(name, &path)) {
-        return NOT_THERE.to_vec();
+    if let Some(error) = words.first().and_then(|name| refusal(name, &path)) {
+        let hint = error.remedy().unwrap_or_default();
+        let text = format!("{error}\n{hint}");
+        return [NOT_EXECUTED, text.as_bytes()].concat();
     }
     let Ok(root) = Root::open(Path::new("/")) else {
         return Vec::new();
@@ -342,8 +385,35 @@ fn advice(
         .any(|row| matches!(row.meeting, Some(Meeting::Bridge { .. })));
     if bridged && !directly.is_empty() && inside.is_some_and(|inside| !inside.uses_none()) {
         advice.push(format!(
-            "{} meets the image directly",
+            "{} meets the image directly, which saves the bridge",
             directly.join(", or ")
+        ));
+    }
+    let first = inside.and_then(|inside| inside.program.candidates().first());
+    if let (Some(mpi), [row], true) = (first, rows, bridged) {
+        // Where it is the launcher's own that is in the way, it says so above.
+        let is_unlike = matches!(
+            pmi_shim::meet(
+                &row.host,
+                &Facts {
+                    program: Program::With(mpi.clone()),
+                    choice: pmi_shim::Choice::Auto,
+                    has_bridge: false
+                }
+            ),
+            Meeting::Refuse { .. }
+        );
+        if is_unlike {
+            advice.push(format!(
+                "to save the bridge, {}",
+                pmi_shim::to_meet_directly(&row.host, mpi)
+            ));
+        }
+    }
+    if let Some(mpi) = inside.and_then(Inside::missing) {
+        advice.push(format!(
+            "{}: the program does not start unless what starts it sets LD_LIBRARY_PATH, or its directory is bound in",
+            mpi.shown
         ));
     }
     if inside.is_some_and(|inside| inside.program.candidates().len() > 1) {
@@ -383,7 +453,9 @@ fn plain(
         text.push_str(&format!("  {} ({})\n", row.command, row.version));
         if let Some(meeting) = &row.meeting {
             text.push_str(&format!("    {}: {}\n", way(meeting), why(meeting)));
-            text.push_str(&format!("    costs {}\n", cost(meeting)));
+            if !matches!(meeting, Meeting::Refuse { .. }) {
+                text.push_str(&format!("    costs {}\n", cost(meeting)));
+            }
         }
     }
     if rows.is_empty() {

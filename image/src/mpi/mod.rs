@@ -117,6 +117,8 @@ pub struct Mpi {
     pub version: Option<Version>,
     /// The file in the root; `None` if it was not found, or is part of the program.
     pub library: Option<PathBuf>,
+    /// Whether the program needs a file that was not found.
+    pub is_missing: bool,
     /// Interfaces it is linked with instead of its family's own.
     pub clients: Vec<Client>,
 }
@@ -132,12 +134,19 @@ pub enum Client {
     Pmi2,
 }
 
+/// What is said of an MPI that is not where the loader would look for it.
+pub const MISSING: &str = " (not found in the image)";
+
 impl fmt::Display for Mpi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.family.name())?;
         match self.version {
             Some(version) => write!(f, " {version}"),
             None => Ok(()),
+        }?;
+        match self.is_missing {
+            true => f.write_str(MISSING),
+            false => Ok(()),
         }
     }
 }
@@ -223,6 +232,7 @@ fn of_elf(loader: &Loader<'_>, program: Object, depth: Depth) -> Option<Mpi> {
             family: inside.family,
             version: inside.version,
             library: None,
+            is_missing: false,
             clients: Vec::new(),
         })
     })
@@ -247,6 +257,7 @@ fn library(
             },
             version: None,
             library: None,
+            is_missing: true,
             clients: Vec::new(),
         });
     };
@@ -256,6 +267,7 @@ fn library(
         version,
         clients: clients(&object),
         library: Some(object.path),
+        is_missing: false,
     })
 }
 

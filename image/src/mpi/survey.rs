@@ -142,6 +142,7 @@ pub(super) fn of_mpi(loader: &Loader<'_>, more: &[PathBuf], thorough: bool) -> V
                 family,
                 version,
                 library: Some(path),
+                is_missing: false,
                 clients,
             })
         })

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use image::mpi::{survey, LibraryKind, Root};
 use image::Shown;
-use pmi_shim::{Environment, Host as Launcher, Interface, Wire1};
+use pmi_shim::{Choice, Host as Launcher, Interface, Wire1};
 
 use crate::json::Json;
 
@@ -59,8 +59,8 @@ pub fn interface(launcher: &Launcher) -> String {
 /// All of them.
 pub fn facts(
     launcher: &Launcher,
-    environment: &Environment<'_>,
     helper: Option<&Path>,
+    (choice, hygiene): (Choice, bool),
 ) -> Vec<Fact> {
     let mut facts = Vec::new();
     if launcher.is_rank() {
@@ -89,17 +89,25 @@ pub fn facts(
     facts.push(user_namespaces());
     facts.push(shared_memory());
     facts.push(fabrics());
-    for name in ["SINGULARITY_MPI", "SINGULARITY_MPI_HYGIENE"] {
-        if let Some(value) = environment.get(name) {
-            let key = if name.ends_with('I') {
-                "mpi"
-            } else {
-                "mpi_hygiene"
-            };
-            facts.push(fact(name, key, value.to_string_lossy()));
-        }
-    }
+    facts.push(fact("way asked for", "mpi", choice.name()));
+    facts.push(variables(hygiene && choice != Choice::Off));
     facts
+}
+
+/// Whether variables are changed.
+fn variables(are_changed: bool) -> Fact {
+    let text = match are_changed {
+        true => "made right for the MPI of the image",
+        false => "left as they are",
+    };
+    let mut fact = fact("variables", "mpi_hygiene", text);
+    fact.value = are_changed.into();
+    if !are_changed {
+        fact.advice = Some(
+            "variables of the host's MPI get in as they are: SINGULARITY_MPI_HYGIENE, --mpi=off or singularity.conf say so".into(),
+        );
+    }
+    fact
 }
 
 /// What the launcher's interface reaches through the file system.

@@ -5,9 +5,16 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::Read as _;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
+use nix::sys::signal::{killpg, Signal};
+use nix::unistd::Pid;
 
 use pmi_shim::{Host, Interface, Launcher, Wire1};
 
@@ -42,27 +49,33 @@ pub struct Found {
     pub host: Host,
 }
 
-/// All of them, each program once.
+/// All of them, each program once; those that a shell would find first are first.
 pub fn all(path: &OsStr) -> Vec<Found> {
     let mut seen = HashSet::new();
-    let mut found: Vec<Found> = NAMES
-        .iter()
-        .filter_map(|name| in_path(path, name))
+    let mut found: Vec<Found> = in_path(path, &NAMES)
         .filter(|(_, real)| seen.insert(real.clone()))
         .filter_map(|(program, _)| known(&program))
         .collect();
-    if let Some((srun, _)) = in_path(path, "srun") {
+    if let Some((srun, _)) = in_path(path, &["srun"]).next() {
         found.extend(of_slurm(&srun));
     }
     found
 }
 
-/// The program and the file it is.
-fn in_path(path: &OsStr, name: &str) -> Option<(PathBuf, PathBuf)> {
+/// Programs of these names and the files they are.
+fn in_path<'a>(
+    path: &'a OsStr,
+    names: &'a [&str],
+) -> impl Iterator<Item = (PathBuf, PathBuf)> + 'a {
+    let is_program = |path: &PathBuf| {
+        path.metadata()
+            .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+    };
     std::env::split_paths(path)
-        .map(|directory| directory.join(name))
-        .filter(|candidate| candidate.is_file())
-        .find_map(|candidate| {
+        .filter(|directory| directory.is_absolute())
+        .flat_map(|directory| names.iter().map(move |name| directory.join(name)))
+        .filter(is_program)
+        .filter_map(|candidate| {
             let real = candidate.canonicalize().ok()?;
             Some((candidate, real))
         })
@@ -124,10 +137,14 @@ fn known(program: &Path) -> Option<Found> {
             false,
         ));
     }
-    if let Some(line) = line("PRRTE").or_else(|| line("prte")) {
+    if let Some(line) = line("(PRRTE)") {
         return Some(found(line, Launcher::Prrte, pmix(), false));
     }
-    None
+    // One that does not find its own texts says no more than that.
+    let is_prrtes = program
+        .file_name()
+        .is_some_and(|name| name == "prterun" || name == "prun");
+    is_prrtes.then(|| found("PRRTE", Launcher::Prrte, pmix(), false))
 }
 
 /// srun, once for each interface that it offers.
@@ -174,15 +191,28 @@ fn said(program: &Path, option: &str) -> Option<String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .ok()?;
+    let group = i32::try_from(child.id()).ok().map(Pid::from_raw)?;
     let begun = Instant::now();
     // A version is shorter than a pipe, so nobody waits for us to read.
     while matches!(child.try_wait(), Ok(None)) {
         if begun.elapsed() > PATIENCE {
-            let _ = child.kill();
+            // With what it has started: it may be a script.
+            let _ = killpg(group, Signal::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+    // Somebody that it left behind may hold the other ends.
+    for end in [
+        child.stdout.as_ref().map(AsFd::as_fd),
+        child.stderr.as_ref().map(AsFd::as_fd),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        let _ = fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
     }
     let mut text = String::new();
     let mut read = |from: Option<&mut dyn std::io::Read>| {

@@ -124,6 +124,11 @@ impl Mpi {
         &self.compiler
     }
 
+    /// True for Open MPI, false for MPICH and its like.
+    pub fn is_open_mpi(&self) -> bool {
+        self.speaks != Dialect::Hydra
+    }
+
     /// So many ranks of a program on this machine, more than it has cores if need
     /// be: `command(&user, 4).arg("ring")`.
     pub fn command(&self, user: &User, ranks: usize) -> Command {

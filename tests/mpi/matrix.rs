@@ -18,8 +18,8 @@ const RANKS: usize = 4;
 /// No ring takes as long. One that does costs a cell, and no more than this.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What a cell is called that takes longer.
-const HANGS: &str = "hangs";
+/// What a cell is called that takes longer, and one of which all has come but the end.
+const HANGS: [&str; 2] = ["hangs", "hangs in MPI_Finalize"];
 
 /// The nodes are one machine, so UCX tries shared memory between them, and their loopback
 /// devices.
@@ -34,10 +34,10 @@ const NETWORK: [&str; 4] = [
 const TABLES: [(&str, Launchers, usize, &str); 8] = [
     ("mpirun on one node", mpiruns, 1, "auto"),
     ("mpirun on two nodes", mpiruns, 2, "auto"),
-    ("srun on one node", steps, 1, "auto"),
-    ("srun on two nodes", steps, 2, "auto"),
     ("mpirun on one node, bridged", mpiruns, 1, "bridge"),
     ("mpirun on two nodes, bridged", mpiruns, 2, "bridge"),
+    ("srun on one node", steps, 1, "auto"),
+    ("srun on two nodes", steps, 2, "auto"),
     ("srun on one node, bridged", steps, 1, "bridge"),
     ("srun on two nodes, bridged", steps, 2, "bridge"),
 ];
@@ -117,25 +117,23 @@ impl Ground<'_> {
         let mut known = Vec::new();
         let failure = loop {
             let output = once();
-            let failure = match judged(output.as_ref(), library) {
+            let failure = match judged(&output, library) {
                 Ok(how) if known.is_empty() => return Ok(how),
                 Ok(how) => return Ok(format!("{how}; first {}", known.join(", "))),
                 Err(failure) => failure,
             };
-            if let Some(output) = &output {
-                eprintln!("{output}");
-            }
             let said = output.map(|output| output.stderr()).unwrap_or_default();
+            eprintln!("{failure}: {said}");
             match KNOWN.iter().find(|(words, _)| said.contains(words)) {
                 Some((_, name)) if known.len() < 3 => known.push(*name),
                 _ => break failure,
             }
         };
-        if failure == HANGS && self.hangs_on_the_host(image) {
+        if failure == HANGS[1] && self.hangs_on_the_host(image) {
             return Ok(format!("{failure}, as on the host"));
         }
         // Whether it is a rule or a chance, the reader has to know.
-        let again = (0..2).filter(|_| judged(once().as_ref(), library).is_err());
+        let again = (0..2).filter(|_| judged(&once(), library).is_err());
         Err(format!("{failure}, {} of 3 runs fail", again.count() + 1))
     }
 
@@ -144,12 +142,12 @@ impl Ground<'_> {
         NETWORK.into_iter().filter(|_| self.nodes > 1)
     }
 
-    /// The job's output, or nothing if it hung. Then its ranks are killed, of which its
-    /// launcher ends, wherever it started them.
-    fn run(&self, image: Image, job: &mut Command) -> Option<Output> {
+    /// The job's output, or how it hung. Then its ranks are killed, of which its launcher
+    /// ends, wherever it started them.
+    fn run(&self, image: Image, job: &mut Command) -> Result<Output, &'static str> {
         let limit = match image {
             // Which hangs in most cells of two nodes.
-            Image::MpichBookworm => LIMIT / 3,
+            Image::MpichBookworm => LIMIT / 2,
             _ => LIMIT,
         };
         let begun = Instant::now();
@@ -159,19 +157,19 @@ impl Ground<'_> {
                 let uid = self.user.uid().to_string();
                 let kill = ["--signal=KILL", "--exact", "--uid", &uid, "ring"];
                 let _ = Command::new("pkill").args(kill).status();
-                let end = || running.wait(limit + LIMIT);
-                match catch_unwind(AssertUnwindSafe(end)) {
-                    Ok(output) => eprintln!("hung until its ranks were killed: {output}"),
-                    Err(_) => self.user.kill_all(),
-                }
-                return None;
+                let end = AssertUnwindSafe(|| running.wait(limit + LIMIT));
+                let Ok(output) = catch_unwind(end) else {
+                    self.user.kill_all();
+                    return Err(HANGS[0]);
+                };
+                return Err(HANGS[usize::from(is_complete(&output.stdout(), ""))]);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Some(running.wait(limit + LIMIT))
+        Ok(running.wait(limit + LIMIT))
     }
 
-    /// Whether the same MPI hangs without an image as well: the same build of it on the
+    /// Whether the same MPI hangs so without an image as well: the same build of it on the
     /// host, a ring that is linked with it, on the same nodes with the same variables.
     fn hangs_on_the_host(&self, image: Image) -> bool {
         let Some(mpi) = same_on_the_host(image) else {
@@ -186,10 +184,9 @@ impl Ground<'_> {
             job.envs(variables)
                 .arg(mpi.ring())
                 .args(["--size", "100000"]);
-            let hangs = self.run(image, &mut job).is_none();
-            let what = if hangs { "hangs" } else { "ends" };
-            eprintln!("{}: {what} on the host, time {time}", image.name());
-            hangs
+            let end = self.run(image, &mut job).map(|output| output.status);
+            eprintln!("{} on the host, time {time}: {end:?}", image.name());
+            end == Err(HANGS[1])
         });
         self.hosts_hang.borrow_mut().insert(image.name(), hangs);
         hangs
@@ -210,15 +207,10 @@ fn same_on_the_host(image: Image) -> Option<Mpi> {
 
 /// How they met, if all ranks are in one world, the library is the image's, and nobody
 /// but `-v` has said a word.
-fn judged(output: Option<&Output>, library: &str) -> Result<String, String> {
-    let output = output.ok_or(HANGS)?;
-    let (text, said) = (output.stdout(), output.stderr());
-    let is_complete = (0..RANKS).all(|rank| {
-        let beginning = format!("rank {rank} of {RANKS} on ");
-        text.lines()
-            .any(|line| line.starts_with(&beginning) && line.contains(library))
-    });
-    if !is_complete || !text.contains(&format!("ring of {RANKS} ranks: token ")) {
+fn judged(output: &Result<Output, &str>, library: &str) -> Result<String, String> {
+    let output = output.as_ref().map_err(|hangs| (*hangs).to_owned())?;
+    let said = output.stderr();
+    if !is_complete(&output.stdout(), library) {
         return Err("fails".to_owned());
     }
     if !output.status.success() {
@@ -237,6 +229,16 @@ fn judged(output: Option<&Output>, library: &str) -> Result<String, String> {
         said if said.contains("meet directly") => Ok("directly".to_owned()),
         _ => Err("does not say how".to_owned()),
     }
+}
+
+/// Whether all ranks were in one world, and the token came round.
+fn is_complete(text: &str, library: &str) -> bool {
+    let has_rank = |rank| {
+        let beginning = format!("rank {rank} of {RANKS} on ");
+        let mut lines = text.lines();
+        lines.any(|line| line.starts_with(&beginning) && line.contains(library))
+    };
+    (0..RANKS).all(has_rank) && text.contains(&format!("ring of {RANKS} ranks: token "))
 }
 
 fn mpiruns(nodes: usize, choice: &str) -> Vec<Row> {

@@ -7,6 +7,7 @@ mod bridge_ends;
 mod check;
 mod faults;
 mod hosts;
+mod layout;
 mod like;
 mod loads;
 mod matrix;

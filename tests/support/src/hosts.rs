@@ -100,4 +100,12 @@ impl Hosts {
     pub fn mpirun(&self, mpi: &Mpi, user: &User, per_host: usize) -> Command {
         mpi.command_across(user, self.nodes(), per_host, &self.agent)
     }
+
+    /// The same with words of the launcher's own that say how many ranks go where:
+    /// `hosts.mpirun_with(&mpi, &user, &["-hosts", "one:3,two:1", "-n", "4"])`.
+    pub fn mpirun_with(&self, mpi: &Mpi, user: &User, words: &[&str]) -> Command {
+        let mut command = mpi.command_from(&self.nodes()[0], user, &self.agent);
+        command.args(words);
+        command
+    }
 }

@@ -23,6 +23,7 @@
 pub mod attack;
 mod hosts;
 mod images;
+mod layout;
 mod leftovers;
 mod mpi;
 mod node;
@@ -34,6 +35,7 @@ mod user;
 
 pub use hosts::Hosts;
 pub use images::{Form, Image};
+pub use layout::{assert_layout, layout_program};
 pub use leftovers::{Leftovers, DISK};
 pub use mpi::Mpi;
 pub use node::{Network, Node};

@@ -148,7 +148,7 @@ impl Mpi {
         per_host: usize,
         agent: &Path,
     ) -> Command {
-        let mut command = nodes[0].command(user, &self.launcher);
+        let mut command = self.command_from(&nodes[0], user, agent);
         // PRRTE, when it may oversubscribe, fills the first host and stops there.
         match self.speaks {
             Dialect::Prrte => {
@@ -160,18 +160,24 @@ impl Mpi {
             .iter()
             .map(|node| format!("{}:{per_host}", node.name()))
             .collect();
-        let slots = slots.join(",");
-        let total = (nodes.len() * per_host).to_string();
-        let setting: &[&str] = match self.speaks {
-            Dialect::Orte => &["--host", "--mca", "plm_rsh_agent"],
-            Dialect::Prrte => &["--host", "--prtemca", "plm_ssh_agent"],
-            Dialect::Hydra => &["-hosts", "-launcher", "ssh", "-launcher-exec"],
+        let hosts = match self.speaks {
+            Dialect::Hydra => "-hosts",
+            _ => "--host",
         };
+        let total = (nodes.len() * per_host).to_string();
+        command.args([hosts, &slots.join(","), "-n", &total]);
         command
-            .arg(setting[0])
-            .arg(slots)
-            .args(&setting[1..])
-            .arg(agent);
+    }
+
+    /// The launcher on that host, which reaches others by this stand-in for ssh.
+    pub(crate) fn command_from(&self, node: &Node, user: &User, agent: &Path) -> Command {
+        let mut command = node.command(user, &self.launcher);
+        let setting: &[&str] = match self.speaks {
+            Dialect::Orte => &["--mca", "plm_rsh_agent"],
+            Dialect::Prrte => &["--prtemca", "plm_ssh_agent"],
+            Dialect::Hydra => &["-launcher", "ssh", "-launcher-exec"],
+        };
+        command.args(setting).arg(agent);
         if let Some(daemon) = &self.daemon {
             let setting = match self.speaks {
                 Dialect::Prrte => ["--prtemca", "prte_launch_agent"],
@@ -179,7 +185,6 @@ impl Mpi {
             };
             command.args(setting).arg(daemon);
         }
-        command.args(["-n", &total]);
         command
     }
 

@@ -54,13 +54,16 @@ fn mpich_knows_its_nodes_in_every_layout_of_mpirun_4() {
 
 #[test]
 fn mpich_knows_its_nodes_in_every_layout_of_mpirun_5() {
-    let uneven = ["--host", "one:1,two:3", "--bind-to", "none"];
-    let slot = [&uneven[..], &["--map-by", "slot", "-n", "4"]].concat();
-    let node = [&uneven[..], &["--map-by", "node", "-n", "4"]].concat();
+    let uneven = ["--host", "one:1,two:3", "--map-by", "slot"];
+    let cyclic = ["--host", "one:2,two:2", "--map-by", "node"];
+    let all_four = ["--bind-to", "none", "-n", "4"];
     all(
         &Mpi::openmpi5(),
         Image::WheelMpich5,
-        &[(&slot, &[0], &[1, 2, 3]), (&node, &[0], &[1, 2, 3])],
+        &[
+            (&[&uneven[..], &all_four].concat(), &[0], &[1, 2, 3]),
+            (&[&cyclic[..], &all_four].concat(), &[0, 2], &[1, 3]),
+        ],
     );
 }
 

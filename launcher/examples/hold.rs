@@ -30,12 +30,17 @@ fn main() {
     let mut entering = Vec::new();
     for _ in 0..ROUNDS {
         let begun = Instant::now();
+        let wish = hold::Wish {
+            user: &user,
+            path: Path::new(&image),
+            host: &host,
+            audit: false,
+            options: 0,
+            patience: hold::PATIENCE,
+        };
         let held = hold::prepare(
-            &user,
-            Path::new(&image),
-            &host,
-            false,
-            hold::PATIENCE,
+            &wish,
+            |_| Ok(()),
             |image| Ok(Request::new(image, Entry::Exec(Vec::new()), launcher())),
         );
         let held = held.unwrap_or_else(|error| {

@@ -57,23 +57,35 @@ pub struct HeldNamespace {
     helper: Option<Helper>,
 }
 
-/// Opens the image at `path` with the rights of `user`, prepares a namespace for
-/// the request that `compose` makes of it, and holds it. `host` describes the
-/// user's surroundings, with [`Host::mounts_as_root`] set. The calling process is
-/// root by its real user id and may have threads. `audit`: write a line to the
-/// system log. `patience`: how long it may take, [`PATIENCE`] as a rule.
+/// What is to be prepared, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// Whose rights to files count.
+    pub user: &'a User,
+    /// The image.
+    pub path: &'a Path,
+    /// The user's surroundings, with [`Host::mounts_as_root`] set.
+    pub host: &'a Host,
+    /// Whether a line is written to the system log.
+    pub audit: bool,
+    /// What of that line says what was asked for, where the image cannot be opened.
+    pub options: u128,
+    /// How long it may take, [`PATIENCE`] as a rule.
+    pub patience: Duration,
+}
+
+/// Opens the image with the user's rights, prepares a namespace for the request that
+/// `compose` makes of it, and holds it. The calling process is root by its real user id
+/// and may have threads.
 ///
-/// `compose` is called in the child and again in the caller, and may refuse the
-/// image.
+/// `judge` may refuse the image, with the user's rights to files. `compose` is called
+/// in the child and again in the caller.
 ///
 /// # Errors
 /// Why the image cannot be entered; nothing is left behind.
 pub fn prepare(
-    user: &User,
-    path: &Path,
-    host: &Host,
-    audit: bool,
-    patience: Duration,
+    wish: &Wish<'_>,
+    judge: impl Fn(&Image) -> Result<(), Error>,
     compose: impl Fn(Image) -> Result<Request, Error>,
 ) -> Result<HeldNamespace, Error> {
     let step = || "prepare a namespace".to_owned();
@@ -81,7 +93,11 @@ pub fn prepare(
     match process::fork().step(step)? {
         Side::Child => {
             drop(ours);
-            let work = || send(&theirs, prepare_in_child(user, path, host, &compose));
+            let work = || {
+                let mut options = wish.options;
+                let prepared = prepare_in_child(wish, &judge, &compose, &mut options);
+                send(&theirs, options, prepared);
+            };
             let work = std::panic::AssertUnwindSafe(work);
             let status = if std::panic::catch_unwind(work).is_ok() {
                 0
@@ -92,18 +108,19 @@ pub fn prepare(
         }
         Side::Parent(child) => {
             drop(theirs);
-            let answer = receive(&ours, path, patience);
+            let (options, answer) = receive(&ours, wish);
             if answer.is_err() {
                 let _ = kill(child, Signal::SIGKILL);
             }
             let _ = process::wait_for(child);
-            let mut log = audit::Log::open("singularity-slurm", audit, user.uid, path);
+            let mut log =
+                audit::Log::open("singularity-slurm", wish.audit, wish.user.uid, wish.path);
+            log.options(options);
             let (namespace, file) = answer.inspect_err(|error| {
                 log.write(&audit::Outcome::Refused(error));
             })?;
-            let request = compose(Image::from_file(path, file)?)?;
-            let plan = plan::build(&request, host);
-            log.options(plan.fingerprint());
+            let request = compose(Image::from_file(wish.path, file)?)?;
+            let plan = plan::build(&request, wish.host);
             log.write(&audit::Outcome::Started);
             let helper = Helper::open(request.mpi.libexec.as_deref(), true);
             Ok(HeldNamespace {
@@ -182,16 +199,20 @@ pub fn forbid_gaining_privileges() -> Result<(), Error> {
 }
 
 fn prepare_in_child(
-    user: &User,
-    path: &Path,
-    host: &Host,
+    wish: &Wish<'_>,
+    judge: &impl Fn(&Image) -> Result<(), Error>,
     compose: &impl Fn(Image) -> Result<Request, Error>,
+    options: &mut u128,
 ) -> Result<(OwnedFd, File), Error> {
+    let Wish { user, host, .. } = wish;
     user.lend_file_rights()?;
-    let request = compose(Image::open(path)?)?;
+    let image = Image::open(wish.path)?;
+    judge(&image)?;
+    let request = compose(image)?;
+    let plan = plan::build(&request, host);
+    *options = plan.fingerprint();
     policy::judge(&request, host)?;
     refuse_what_root_must_not_do(&request, user)?;
-    let plan = plan::build(&request, host);
     namespace::make(host, false, Unshared::default())?;
     // Opened before the pivot: the image need not have a /proc.
     let own = open(
@@ -241,11 +262,15 @@ fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     )
 }
 
-fn send(to: &OwnedFd, result: Result<(OwnedFd, File), Error>) {
+/// One message: how it went, the digest of what was asked for, and why it failed.
+fn send(to: &OwnedFd, options: u128, result: Result<(OwnedFd, File), Error>) {
+    let message = |status: u8| [&[status], &options.to_le_bytes()[..]].concat();
     let sent = match &result {
-        Ok((namespace, file)) => pass::send(to.as_fd(), &[0], &[namespace.as_fd(), file.as_fd()]),
+        Ok((namespace, file)) => {
+            pass::send(to.as_fd(), &message(0), &[namespace.as_fd(), file.as_fd()])
+        }
         Err(error) => {
-            let mut text = vec![if error.is_not_by_root() { 2 } else { 1 }];
+            let mut text = message(if error.is_not_by_root() { 2 } else { 1 });
             text.extend(error.to_string().into_bytes());
             text.push(0);
             text.extend(error.remedy().unwrap_or_default().bytes());
@@ -257,36 +282,44 @@ fn send(to: &OwnedFd, result: Result<(OwnedFd, File), Error>) {
     let _ = sent;
 }
 
-fn receive(from: &OwnedFd, path: &Path, patience: Duration) -> Result<(OwnedFd, File), Error> {
-    let step = || format!("enter image {}", shown(path));
-    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::NONE);
+/// The digest of what was asked for, and what the child has sent.
+fn receive(from: &OwnedFd, wish: &Wish<'_>) -> (u128, Result<(OwnedFd, File), Error>) {
+    let step = || format!("enter image {}", shown(wish.path));
+    let failed = |error| (wish.options, Err(error));
+    let timeout = PollTimeout::try_from(wish.patience).unwrap_or(PollTimeout::NONE);
     loop {
         match poll(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(0) => {
-                let seconds = patience.as_secs();
-                return Err(
+                let seconds = wish.patience.as_secs();
+                return failed(
                     Error::new(step(), format!("it took longer than {seconds} s"))
                         .hint("a file server may be down"),
                 );
             }
             Err(Errno::EINTR) => {}
             Ok(_) => break,
-            Err(errno) => return Err(Error::call(step(), errno)),
+            Err(errno) => return failed(Error::call(step(), errno)),
         }
     }
     let mut text = vec![0; MOST_TEXT];
-    let (length, descriptors) = pass::receive(from.as_fd(), &mut text).step(step)?;
+    let (length, descriptors) = match pass::receive(from.as_fd(), &mut text) {
+        Ok(received) => received,
+        Err(errno) => return failed(Error::call(step(), errno)),
+    };
     let mut descriptors = descriptors.into_iter();
-    match (
-        text[..length].split_first(),
-        descriptors.next(),
-        descriptors.next(),
-    ) {
-        (Some((0, _)), Some(namespace), Some(file)) => Ok((namespace, File::from(file))),
-        (Some((1, words)), ..) => Err(told(words)),
-        (Some((2, words)), ..) => Err(told(words).kind(Kind::NotByRoot)),
+    let parts = text[..length]
+        .split_first()
+        .and_then(|(status, rest)| Some((status, rest.split_first_chunk::<16>()?)));
+    let Some((status, (options, words))) = parts else {
+        return failed(Error::new(step(), "the process that prepares it died"));
+    };
+    let result = match (status, descriptors.next(), descriptors.next()) {
+        (0, Some(namespace), Some(file)) => Ok((namespace, File::from(file))),
+        (1, ..) => Err(told(words)),
+        (2, ..) => Err(told(words).kind(Kind::NotByRoot)),
         _ => Err(Error::new(step(), "the process that prepares it died")),
-    }
+    };
+    (u128::from_le_bytes(*options), result)
 }
 
 /// The failure that the child told of: what [`send`] wrote.
@@ -306,12 +339,32 @@ pub(crate) fn told(words: &[u8]) -> Error {
 mod tests {
     use super::*;
 
+    /// What the parent makes of what comes out of `from`.
+    fn received(from: &OwnedFd) -> (u128, Error) {
+        let user = User {
+            uid: 1,
+            gid: 1,
+            groups: Vec::new(),
+        };
+        let wish = Wish {
+            user: &user,
+            path: Path::new("/i"),
+            host: &Host::gather(Vec::new()),
+            audit: false,
+            options: 7,
+            patience: PATIENCE,
+        };
+        let (options, result) = receive(from, &wish);
+        (options, result.unwrap_err())
+    }
+
     #[test]
-    fn a_failure_of_the_child_arrives_word_for_word() {
+    fn a_failure_of_the_child_arrives_word_for_word_with_its_digest() {
         let (a, b) = pair().unwrap();
         let error = Error::new("bind /a: b", "no such file").hint("make it: mkdir");
-        send(&a, Err(error.clone()));
-        let told = receive(&b, Path::new("/i"), PATIENCE).unwrap_err();
+        send(&a, 5 << 100, Err(error.clone()));
+        let (options, told) = received(&b);
+        assert_eq!(options, 5 << 100);
         assert_eq!(told.to_string(), error.to_string());
         assert_eq!(told.remedy(), error.remedy());
     }
@@ -320,7 +373,8 @@ mod tests {
     fn a_child_that_dies_without_a_word_is_noticed() {
         let (a, b) = pair().unwrap();
         drop(a);
-        let told = receive(&b, Path::new("/i"), PATIENCE).unwrap_err();
+        let (options, told) = received(&b);
+        assert_eq!(options, 7);
         assert_eq!(
             told.to_string(),
             "enter image /i: the process that prepares it died"

@@ -26,6 +26,7 @@ pub mod hold;
 pub mod host;
 mod join;
 pub mod kernel;
+mod layer;
 pub mod lock;
 pub mod log;
 pub mod look;
@@ -50,6 +51,7 @@ mod tree;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+pub use audit::digest;
 pub use error::{Error, Kind};
 pub use exec::why_not;
 pub use hold::HeldNamespace;

@@ -22,6 +22,7 @@ use crate::error::{shown, Error, Step as _};
 use crate::fuse;
 use crate::host::Host;
 use crate::kernel;
+use crate::layer::{self, Unfit};
 use crate::lock;
 use crate::mount::{self, attributes};
 use crate::plan::{ImageMount, Mount, Plan, Source, Step};
@@ -122,7 +123,7 @@ pub fn assemble(
         points: plan.mount_points,
     };
     timing.phase("image");
-    assembly.overlay(plan, &host_root)?;
+    assembly.overlay(plan, host, &host_root)?;
     assembly.mount_points(&sources)?;
     timing.phase("mount points");
     let mut marker = shared.map(|_| session_mount);
@@ -277,7 +278,7 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn overlay(&mut self, plan: &Plan, host_root: &OwnedFd) -> Result<(), Error> {
+    fn overlay(&mut self, plan: &Plan, host: &Host, host_root: &OwnedFd) -> Result<(), Error> {
         for step in &plan.steps {
             let Step::Overlay(directory) = step else {
                 self.writable |= matches!(step, Step::Image { writable: true, .. });
@@ -302,12 +303,27 @@ impl Assembly {
             };
             let layers = (upper.as_fd(), work.as_fd());
             let lower = [self.tree.root()];
+            let step = || format!("overlay the image in {place}");
+            let unfit = || layer::why_unfit(lower[0], Path::new("/"));
+            if host.acts_for_user() {
+                if let Some(unfit) = unfit() {
+                    return Err(no_layer(&unfit, step()));
+                }
+            }
             let mount =
                 || mount::overlay(&lower, Some(layers), self.user, attributes(false, false));
-            // The kernel copies files up with the rights of who mounted it.
-            let tree = with_roots_files(mount)?
+            // The kernel copies files up with the rights of who mounted it. Who serves
+            // them by FUSE would take the user's looking for root's.
+            let mounted = match layer::is_by_fuse(lower[0]) {
+                true => mount(),
+                false => with_roots_files(mount)?,
+            };
+            let tree = mounted
                     .map_err(|errno| {
-                        let error = Error::call(format!("overlay the image in {place}"), errno);
+                        if let (true, Errno::EINVAL, Some(unfit)) = (self.user, errno, unfit()) {
+                            return no_layer(&unfit, step());
+                        }
+                        let error = Error::call(step(), errno);
                         match errno {
                             Errno::EINVAL | Errno::EPERM | Errno::ENODEV | Errno::EOPNOTSUPP => error.hint(
                                 "Linux 5.11 or newer with overlayfs, and an upper directory on a local file system, are needed",
@@ -489,6 +505,23 @@ impl Assembly {
             }
         }
         content
+    }
+}
+
+/// Why nothing can be laid over the image's directory.
+fn no_layer(unfit: &Unfit, step: String) -> Error {
+    match unfit {
+        Unfit::MountedOn(place) => Error::new(
+            step,
+            format!("{place} in it is another mount, which an overlay would leave out"),
+        )
+        .hint("leave out the overlay, or name a directory in which nothing is mounted"),
+        Unfit::OfTheKernel => {
+            Error::new(step, "the kernel makes its files").hint("name a directory of files")
+        }
+        Unfit::Unknown => {
+            Error::new(step, "what is mounted in it cannot be told").hint("/proc has to be mounted")
+        }
     }
 }
 

@@ -157,6 +157,16 @@ impl Sealed {
         &self.image
     }
 
+    /// A digest of what shapes the namespace, but for the image.
+    pub fn digest(&self) -> u128 {
+        crate::audit::digest(&(
+            (&self.binds, &self.home, &self.workdir, &self.scratch),
+            (&self.working_directory, self.contain, self.unshared),
+            (&self.hostname, &self.access, &self.without),
+            (&self.share, self.mpi, &self.stage),
+        ))
+    }
+
     /// The request, for the opened image; and the user's surroundings, for the ids
     /// that the kernel tells of the calling process.
     pub fn open(self, image: Image, site: Site, uid: u32, gid: u32) -> (Request, Host) {

@@ -140,6 +140,7 @@ fn start(arguments: &[OsString], log: impl FnOnce(u8)) -> Result<(), Error> {
             .hint("the administrator has to write it; make install SETUID=1 puts one there")
     })?;
     let mut log = audit::Log::open("singularity-starter", site.audit, user.uid, request.image());
+    log.options(request.digest());
     let result = refuse_where_not_allowed(&site)
         .and_then(|()| user.lend_file_rights())
         .and_then(|()| enter(request, site, &user, &limits, &mut log));
@@ -184,8 +185,8 @@ fn enter(
 ) -> Result<(), Error> {
     let image = Image::open(sealed.image())?;
     let (request, host) = sealed.open(image, site, user.uid, user.gid);
-    crate::hold::refuse_what_root_must_not_do(&request, user)?;
     log.options(plan::build(&request, &host).fingerprint());
+    crate::hold::refuse_what_root_must_not_do(&request, user)?;
     crate::launch(&request, &host, limits, |timings| {
         log.write(&audit::Outcome::Started);
         for line in timings {

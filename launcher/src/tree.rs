@@ -17,8 +17,8 @@ use nix::sys::stat::{fchmod, fstat, fstatat, mkdirat, Mode};
 use nix::unistd::symlinkat;
 
 use crate::error::{shown, Error, Step};
+use crate::layer;
 use crate::mount;
-use crate::privilege::with_roots_files;
 use crate::site::MountPoints;
 use crate::sys::mount as sys;
 
@@ -207,7 +207,14 @@ impl Tree {
             for (rest, is_directory) in additions {
                 make_below(upper.as_fd(), &rest, is_directory).step(step)?;
             }
-            let cover = cover(lower.as_fd(), upper.as_fd(), user_namespace, points).step(step)?;
+            let cover = cover(
+                lower.as_fd(),
+                &ancestor,
+                upper.as_fd(),
+                user_namespace,
+                points,
+            )
+            .step(step)?;
             mount::attach(cover.as_fd(), lower.as_fd(), step)?;
             if ancestor == Path::new("/") {
                 self.root = cover;
@@ -218,9 +225,11 @@ impl Tree {
     }
 }
 
-/// A detached read-only tree that shows `upper`'s entries and `lower`'s.
+/// A detached read-only tree that shows `upper`'s entries and those of `lower`, which is
+/// at the place `at`.
 fn cover(
     lower: BorrowedFd<'_>,
+    at: &Path,
     upper: BorrowedFd<'_>,
     user_namespace: bool,
     points: MountPoints,
@@ -234,11 +243,11 @@ fn cover(
         MountPoints::Overlay => true,
         MountPoints::Underlay => false,
     };
-    if by_overlay {
+    // In a user namespace the kernel itself refuses what would show too much.
+    if by_overlay && (user_namespace || layer::why_unfit(lower, at).is_none()) {
         fchmod(upper, mode)?;
-        let mount = || mount::overlay(&[upper, lower], None, user_namespace, attributes);
-        // A directory that its user cannot list can be shown all the same.
-        let overlay = with_roots_files(mount).unwrap_or(Err(Errno::EPERM));
+        // With the user's rights: who may not list a directory may not list it so.
+        let overlay = mount::overlay(&[upper, lower], None, user_namespace, attributes);
         // Old kernels and some file systems refuse; binding always works.
         if overlay.is_ok() {
             return overlay;

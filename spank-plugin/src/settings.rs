@@ -65,6 +65,14 @@ pub fn dashed(id: Id) -> String {
 }
 
 impl Settings {
+    /// A digest of what shapes the namespace, but for the image.
+    pub fn digest(&self) -> u128 {
+        launcher::digest(&(
+            (&self.binds, &self.home, &self.working_directory),
+            (self.contain, &self.access, &self.stage),
+        ))
+    }
+
     /// What `typed` asks for, with relative paths starting at `cwd`.
     ///
     /// # Errors

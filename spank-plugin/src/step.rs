@@ -224,8 +224,8 @@ impl Recipe {
             Some(_) => launcher::stage::PATIENCE,
             None => hold::PATIENCE,
         };
+        let judge = |image: &Image| config.images.judge(image, self.user.uid, self.user.gid);
         let compose = |image: Image| {
-            config.images.judge(&image, self.user.uid, self.user.gid)?;
             let mut request = self
                 .settings
                 .request(image, &config.binds, self.launcher.clone());
@@ -240,15 +240,15 @@ impl Recipe {
                 .extend(self.host.cwd.as_ref().and_then(ImagePath::new));
             Ok(request)
         };
-        let path = &self.settings.image;
-        hold::prepare(
-            &self.user,
-            path,
-            &self.host,
-            self.site.audit,
+        let wish = hold::Wish {
+            user: &self.user,
+            path: &self.settings.image,
+            host: &self.host,
+            audit: self.site.audit,
+            options: self.settings.digest(),
             patience,
-            compose,
-        )
+        };
+        hold::prepare(&wish, judge, compose)
     }
 }
 

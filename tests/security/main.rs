@@ -13,6 +13,7 @@ mod ground;
 mod formats;
 mod images;
 mod joining;
+mod layers;
 mod others;
 mod privileges;
 mod processes;

@@ -1,14 +1,13 @@
 //! Signals at every moment, tracing, /proc, and core dumps.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use test_support::{capture, Form, Image, Running, LIMIT};
+use test_support::{capture, capture_within, Form, Image, Running, LIMIT};
 
 use crate::ground::{busybox, text_of};
-use crate::starter::ground;
+use crate::starter::{ground, handed_over, path, request};
 
 /// Moments spread evenly over a start, one for each attempt.
 fn moments(whole: Duration, attempts: u32) -> impl Iterator<Item = Duration> {
@@ -133,60 +132,80 @@ fn others_can_neither_signal_nor_enter_what_a_user_started() {
     running.wait(LIMIT);
 }
 
-/// The machine's fs.suid_dumpable, until it is dropped.
-struct Dumpable(String);
+/// Calls after which the kernel goes by fs.suid_dumpable again (commit_creds() in
+/// kernel/cred.c).
+const CHANGES: [&str; 10] = [
+    "setuid",
+    "setgid",
+    "setreuid",
+    "setregid",
+    "setresuid",
+    "setresgid",
+    "setfsuid",
+    "setfsgid",
+    "setgroups",
+    "capset",
+];
 
-impl Dumpable {
-    const FILE: &str = "/proc/sys/fs/suid_dumpable";
+/// Calls that only look at what has become of the rights.
+const LOOKS: [&str; 8] = [
+    "capget",
+    "getresuid",
+    "getresgid",
+    "getgroups",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+];
 
-    fn set(to: &str) -> Dumpable {
-        let before = fs::read_to_string(Dumpable::FILE).expect("it can be read");
-        fs::write(Dumpable::FILE, to).expect("root may");
-        Dumpable(before)
-    }
-}
-
-impl Drop for Dumpable {
-    fn drop(&mut self) {
-        let _ = fs::write(Dumpable::FILE, &self.0);
-    }
-}
-
+/// fs.suid_dumpable may tell the kernel to leave cores of set-id programs. That is the
+/// machine's, so it is not changed here: what counts is that the starter forbids cores
+/// before it does anything else, at its start and after each change of its rights.
 #[test]
-fn no_core_is_written_of_a_starter_whatever_the_limit() {
+fn no_core_can_be_written_of_a_starter_whatever_the_system_allows() {
     let ground = ground();
-    let work = ground.user().work();
-    // Where the kernel is told to leave cores of set-id programs, too.
-    let _allowed = Dumpable::set("1");
     let image = Image::Busybox.file(Form::SquashfsLz4);
-    let text = format!(
-        "ulimit -c unlimited; singularity exec --setuid {} sleep 5 & sleep \"$1\"; kill -SEGV $!; \
-         wait $! 2>/dev/null; true",
-        text_of(&image)
-    );
-    let has = |bytes: &[u8], words: &[u8]| bytes.windows(words.len()).any(|part| part == words);
-    for delay in moments(Duration::from_millis(12), 40) {
-        let mut bash = ground.user().command("/bin/bash");
-        let seconds = format!("{:.4}", delay.as_secs_f64());
-        capture(bash.args(["-c", &text, "bash", &seconds])).succeeded();
-        for entry in fs::read_dir(work).expect("it can be listed").flatten() {
-            let path = entry.path();
-            if !entry.file_name().to_string_lossy().starts_with("core") {
-                assert_ne!(entry.metadata().expect("it is there").uid(), 0);
-                continue;
-            }
-            // The command and the program are the user's, and may leave theirs: the
-            // words of whose it is are near the beginning (core(5), NT_PRPSINFO). The
-            // kernel alone decides until the starter runs, and has read nothing.
-            let core = fs::read(&path).expect("root may");
-            let is_starters = has(&core[..core.len().min(16 << 10)], b"singularity starter");
-            let told = has(&core, text_of(&image).as_bytes());
-            assert!(
-                !(is_starters && told),
-                "{}, after {delay:?}",
-                path.display()
-            );
-            fs::remove_file(path).expect("root may");
+    let bytes = request(ground.user(), &["exec", text_of(&image), "true"]);
+    // Root may trace a set-id program, which stays one.
+    let by_user = handed_over(ground.user(), "sealed");
+    let trace = ground.user().work().join("trace");
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-u", ground.user().name(), "-qq", "-o", text_of(&trace)]);
+    strace.arg(by_user.get_program()).args(by_user.get_args());
+    for (name, value) in by_user.get_envs() {
+        strace.env(name, value.unwrap_or_default());
+    }
+    capture_within(LIMIT, strace.current_dir(ground.user().work()), &bytes).succeeded();
+    let text = fs::read_to_string(&trace).expect("it was traced");
+    fs::remove_file(&trace).expect("root may");
+    let begin = format!("execve(\"{}\"", text_of(&path()));
+    let (_, text) = text.split_once(&begin).expect("the starter was started");
+    assert_forbids_cores(text);
+}
+
+/// Of a trace from the starter's beginning to the program: at the start and after a
+/// change nothing but changes, looks and the ban on cores.
+fn assert_forbids_cores(trace: &str) {
+    let mut may_dump = true;
+    let mut has_begun = false;
+    let mut bans = 0;
+    for call in trace.lines().skip(1) {
+        let name = call.split('(').next().unwrap_or_default();
+        if call.starts_with("prctl(PR_SET_DUMPABLE, SUID_DUMP_DISABLE) = 0") {
+            (may_dump, has_begun, bans) = (false, true, bans + 1);
+        } else if CHANGES.contains(&name) {
+            // setfsuid(-1) only tells; what failed has changed nothing.
+            may_dump |= !call.contains("(-1) ") && !call.contains(" = -1 ");
+        } else if name == "execve" {
+            break;
+        } else if has_begun {
+            assert!(!may_dump || LOOKS.contains(&name), "{call}\n{trace}");
+        } else {
+            // What the C library does before main.
+            let reads = ["read", "openat", "open", "pread64"].contains(&name);
+            assert!(!reads, "{call}\n{trace}");
         }
     }
+    assert!(bans > 3 && !may_dump, "{trace}");
 }

@@ -504,7 +504,7 @@ fn each_privileged_start_is_one_line_in_the_log() {
     output.exited_with(255);
     assert!(log.starts_with("<84>singularity-starter["), "{log}");
     assert!(
-        log.contains(" outcome=refused reason=\"attach image "),
+        log.contains(&start) && log.contains(" outcome=refused reason=\"attach image "),
         "{log}"
     );
     let (output, log) = run("audit log = no", &words);

@@ -3,12 +3,14 @@
 //! Owns: every refusal that is the site's; each names the key that is the reason.
 //! Never: changes a request; the plan takes the site's values itself.
 
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use image::{FileSystem, Image};
 
+use nix::fcntl::{openat2, OFlag, OpenHow, ResolveFlag, AT_FDCWD};
+use nix::sys::stat::fstat;
 use nix::sys::statfs::{fstatfs, FUSE_SUPER_MAGIC};
 
 use super::load::PATH;
@@ -142,7 +144,9 @@ impl ImageLimits {
                         .unwrap_or(directory),
                 )
             };
-            if !self.directories.iter().any(lies_in) {
+            // Read in another mount namespace, such as of a user's own or of an image, the
+            // same path leads elsewhere.
+            if !self.directories.iter().any(lies_in) || !leads_to(&real, image.fd()) {
                 let names = self.directories.iter().map(|d| shown(d).to_string());
                 let names: Vec<_> = names.collect();
                 return Err(Error::new(step(), "this site does not allow images there")
@@ -182,4 +186,15 @@ impl ImageLimits {
         }
         Ok(())
     }
+}
+
+/// Whether `path`, in which no symbolic link is followed, leads to what `fd` names.
+fn leads_to(path: &Path, fd: BorrowedFd<'_>) -> bool {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let identity = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    openat2(AT_FDCWD, path, how)
+        .and_then(|there| Ok(identity(there.as_fd())? == identity(fd)?))
+        .unwrap_or(false)
 }

@@ -75,6 +75,22 @@ impl Drop for Racer {
     }
 }
 
+/// A directory image of the user's with a directory of root's in it, `/many`, with these
+/// permissions and more entries than are bound one by one; in `/many/below` is
+/// [`SECRET`]. The image and that directory.
+pub fn image_with_many(user: &User, mode: u32) -> (PathBuf, PathBuf) {
+    let image = Image::Busybox.directory_for(user);
+    let many = image.join("many");
+    let below = many.join("below");
+    fs::create_dir_all(&below).expect("root may");
+    for number in 0..40 {
+        fs::write(many.join(format!("entry{number}")), "known\n").expect("root may");
+    }
+    fs::write(below.join("secret"), SECRET).expect("root may");
+    change_mode(&many, mode);
+    (image, below)
+}
+
 /// Two links, `a` and `b`, in the user's work directory: one to a place of the
 /// user's own and one to root's. Those there were before are replaced.
 pub fn links(user: &User, own: &Path, roots: &Path) -> (PathBuf, PathBuf) {

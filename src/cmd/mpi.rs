@@ -370,7 +370,9 @@ fn advice(
                 .to_owned(),
         );
     }
-    for row in rows {
+    let refused = |row: &Row| matches!(row.meeting, Some(Meeting::Refuse { .. }));
+    // Where there is another, nobody has to take that one.
+    for row in rows.iter().filter(|_| rows.iter().all(refused)) {
         if let Some(Meeting::Refuse { hint, .. }) = &row.meeting {
             advice.push(format!("{}: {hint}", row.command));
         }

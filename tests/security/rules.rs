@@ -1,6 +1,6 @@
 //! The site's configuration as the starter obeys it, who may write it, and the log.
 
-use test_support::{capture, Form, Image, Output};
+use test_support::{capture, command, Form, Image, Mpi, Output};
 
 use crate::ground::{busybox, text_of, Ground};
 use crate::starter::ground;
@@ -390,6 +390,42 @@ fn copies_go_where_the_site_says_and_launcher_and_mpi_meet_as_it_says() {
             );
             let output = staged(&ground, &scene, &[]);
             output.succeeded().quietly().wrote(&format!("{found}\n"));
+        }
+    }
+}
+
+#[test]
+fn ranks_meet_over_the_bridge_where_the_site_wants_it() {
+    let ground = ground();
+    let user = ground.user();
+    let variables: Vec<String> = user
+        .environment()
+        .iter()
+        .map(|(name, value)| format!("{name}='{value}'"))
+        .collect();
+    let image = Image::OpenMpiBookworm.directory();
+    for way in WAYS {
+        for (rules, said, how) in [
+            ("", "", "directly"),
+            ("mpi = bridge", "", "over the bridge"),
+            ("mpi = bridge", "--mpi=auto", "directly"),
+            ("mpi = pass", "--mpi=bridge", "over the bridge"),
+        ] {
+            let scene = format!(
+                "echo '{rules}' >{CONF}; setpriv --reuid={} --regid={} --clear-groups -- \
+                 env -i {} {} --oversubscribe -n 2 {} -v exec {way} {said} {} ring; exit",
+                user.uid(),
+                user.gid(),
+                variables.join(" "),
+                text_of(Mpi::openmpi().launcher()),
+                text_of(command()),
+                text_of(&image),
+            );
+            let output = staged(&ground, &scene, &[]);
+            output.succeeded();
+            let line = format!("Open MPI 4 mpirun and the program meet {how}");
+            assert_eq!(output.stderr().matches(&line).count(), 2, "{output}");
+            assert!(output.stdout().contains("ring of 2 ranks"), "{output}");
         }
     }
 }

@@ -14,6 +14,8 @@ pub const CASES: &[Case] = &[
     ("every_mpi_meets_srun_in_the_plugins_images", every_mpi),
     ("every_family_meets_srun_by_the_command", by_the_command),
     ("what_does_not_meet_srun_does_not_start", refused),
+    ("mpi_check_tells_what_srun_offers_and_what_it_would", check),
+    ("python_meets_srun_by_whichever_mpi_mpi4py_takes", python),
     ("mpirun_in_an_allocation_starts_ranks_in_images", mpirun),
 ];
 
@@ -208,6 +210,7 @@ fn refused(ground: &Ground) {
             .succeeded()
             .quietly();
     }
+    refused_on_two_nodes(ground);
     // The site may have it otherwise: then Open MPI itself says what it comes to.
     ground.configure("command=/bin/true mpi=pass");
     let output = ground.srun_in(&image, &["-n2", "--mpi=pmi2", "ring"]);
@@ -217,6 +220,101 @@ fn refused(ground: &Ground) {
             .contains("OMPI was not built with SLURM's PMI"),
         "{output}"
     );
+}
+
+/// Ranks say why they do not start, also where srun kills the step at the first that ends.
+fn refused_on_two_nodes(ground: &Ground) {
+    let image = Image::OpenMpiBookworm.directory();
+    let directory = image.to_str().expect("a printable path");
+    let command = test_support::command();
+    let command = command.to_str().expect("a printable path");
+    let line = "the program's Open MPI 4.1.4 speaks PMIx: the bridge between them, pmi-bridge, is not installed";
+    let without = [("SINGULARITY_LIBEXEC", "/nonexistent")];
+    for kind in ["--mpi=pmi2", "--mpi=none"] {
+        for kill in ["--kill-on-bad-exit=0", "--kill-on-bad-exit=1"] {
+            let words = [
+                "--quiet", kind, kill, "-N2", "-n4", command, "exec", directory, "ring",
+            ];
+            let outputs = [
+                ground.command_with(&without, "srun", &words),
+                ground.srun_in(&image, &[kind, kill, "-N2", "-n4", "ring"]),
+            ];
+            for output in outputs {
+                output.exited_with(255).wrote("");
+                assert!(output.stderr().contains(line), "{output}");
+            }
+        }
+    }
+}
+
+fn check(ground: &Ground) {
+    let command = test_support::command();
+    let command = command.to_str().expect("a printable path");
+    let image = Image::OpenMpiBookworm.file(Form::Squashfs);
+    let image = image.to_str().expect("a printable path");
+    let words = [command, "mpi", "check", image, "ring"];
+    let (direct, bridged) = ("directly: ", "over the bridge: ");
+    for (kind, interface, meeting) in [
+        ("--mpi=pmix", "PMIx ", direct),
+        ("--mpi=pmi2", "PMI-2 on descriptor ", bridged),
+        ("--mpi=none", "none but Slurm's own PMI-1 ", bridged),
+    ] {
+        let output = ground.srun(&[&[kind, "-n1"], &words[..]].concat());
+        output.succeeded().quietly();
+        let heading = format!("How they meet\n  Slurm srun ({interface}");
+        for part in [&*heading, meeting] {
+            assert!(output.stdout().contains(part), "{part}: {output}");
+        }
+    }
+    // In an allocation, outside of its steps, each that could start one.
+    let expected = [
+        "none: this is no rank of a job",
+        "srun --mpi=pmix (slurm-wlm 22.05.8)\n    directly: ",
+        "srun --mpi=pmi2 (slurm-wlm 22.05.8)\n    over the bridge: ",
+        "srun --mpi=none (slurm-wlm 22.05.8)\n    over the bridge: ",
+        "(Open MPI 4.1.4)\n    directly: ",
+    ];
+    let alone = ground.command("salloc", &[&["--quiet", "-n1"], &words[..]].concat());
+    alone.succeeded().quietly();
+    let (batch, output) = ground.batch(&["-n1"], &format!("{}\n", words.join(" ")));
+    output.succeeded();
+    for text in [alone.stdout(), batch] {
+        for part in expected {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
+
+fn python(ground: &Ground) {
+    const WORLD: &str = "from mpi4py import MPI; c = MPI.COMM_WORLD; \
+        print(f'rank {c.rank} of {c.size}, sum {c.allreduce(c.rank)}, {MPI.Get_library_version()[:9]}')";
+    let image = Image::Python.directory();
+    for kind in ["--mpi=pmix", "--mpi=pmi2", "--mpi=none"] {
+        for (variables, library) in [
+            (vec![APART[0]], "Open MPI "),
+            (
+                vec![
+                    APART[0],
+                    (
+                        "SINGULARITYENV_MPI4PY_LIBMPI",
+                        "/opt/mpich/lib/libmpi.so.12",
+                    ),
+                ],
+                "MPICH Ver",
+            ),
+        ] {
+            let option = image_option(&image);
+            let words = [
+                "--quiet", kind, "-N2", "-n4", &option, "python3", "-c", WORLD,
+            ];
+            let output = ground.command_with(&variables, "srun", &words);
+            output.succeeded().quietly();
+            for rank in 0..4 {
+                let line = format!("rank {rank} of 4, sum 6, {library}\n");
+                assert!(output.stdout().contains(&line), "{line}: {output}");
+            }
+        }
+    }
 }
 
 fn mpirun(ground: &Ground) {

@@ -151,6 +151,8 @@ mod tests {
     fn directory() -> std::path::PathBuf {
         let name = format!("singularity-audit-{}", std::process::id());
         let directory = std::env::temp_dir().join(name);
+        // A run of this test that was killed may have had the same process id.
+        let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(&directory).unwrap();
         directory
     }

@@ -183,8 +183,9 @@ impl HeldNamespace {
             scripts: &crate::environment_scripts(),
             helper: self.helper.as_ref(),
             own_namespace: false,
+            heard: None,
         };
-        pair.meet(&mut environment, &mut Timing::start(false))?;
+        pair.meet(&mut environment, &mut Timing::start(false), |_| {})?;
         Ok(environment)
     }
 }

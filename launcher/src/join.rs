@@ -8,26 +8,29 @@
 //! `singularity:<fingerprint>` (/proc/PID/mountinfo); it exists as long as any
 //! rank does. While the first sets up, it listens on an abstract socket of that
 //! name, which the kernel takes back whenever and however the first ends. The
-//! others connect, which tells them its pid, and wait for the connection to end.
+//! others connect, which tells them its pid, and wait for a word or for the end of
+//! the connection.
 
+mod lock;
 mod privileged;
+mod relatives;
 
 use std::io;
 use std::io::Read as _;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{PeerCredentials, ReceiveTimeout, SendTimeout};
-use nix::sys::socket::{
-    bind, connect, getsockopt, listen, recv, setsockopt, socket, AddressFamily, Backlog, MsgFlags,
-    SockFlag, SockType, UnixAddr,
-};
-use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::Pid;
 
-use crate::error::{Error, Step as _};
+pub use lock::Lock;
+pub use relatives::session_starter;
+
+use lock::{wait_for_first, Waited};
+use relatives::{among_relatives, Searched};
+
+use crate::error::Error;
 use crate::host::Host;
 use crate::plan::{Plan, Step};
 use crate::request::Share;
@@ -38,25 +41,26 @@ use crate::sys::process;
 /// server that reads a cold image over a slow network is up in seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many levels of processes between the launcher's daemon and a rank are
-/// looked at: a batch shell, a binding tool, a wrapper script.
-const MOST_LEVELS: usize = 6;
-
 /// What the election came to.
 #[derive(Debug)]
 pub enum Outcome {
     /// Set up a namespace; nobody waits for it.
     Alone,
-    /// Set up a namespace that others wait for, until this lock is dropped.
+    /// Set up a namespace that others wait for, until this lock is dropped, or better
+    /// until they are let in.
     First(Lock),
     /// This process is in the namespace of another rank.
-    Joined,
+    Joined(Met),
 }
 
-/// Being the first; ends when dropped, at exec, or with the process.
+/// A member that was met, and joined.
 #[derive(Debug)]
-pub struct Lock {
-    _listener: OwnedFd,
+pub struct Met {
+    pid: Pid,
+    /// The number of its mount namespace, where it was looked at.
+    pub namespace: Option<u64>,
+    /// What it has found out, as it put it for others: see [`Membership`].
+    pub record: String,
 }
 
 /// Finds or founds the namespace with this fingerprint, from the mount namespace with
@@ -92,120 +96,54 @@ pub fn elect(
     };
     let begun = Instant::now();
     loop {
-        if let Some(pid) = wanted.join_any(search) {
-            return Ok(joined(pid));
+        // Before any search: most ranks come while the first is at work, and each would
+        // look at all others.
+        let left = patience.saturating_sub(begun.elapsed());
+        let waited = wait_for_first(&name, uid, left);
+        if let Waited::Done(pid, text) = &waited {
+            if let Some(met) = wanted.join_first(*pid, text) {
+                return Ok(joined(met));
+            }
         }
-        match found(&name)? {
+        if let Some(met) = wanted.join_any(search) {
+            return Ok(joined(met));
+        }
+        match waited {
+            Waited::Done(..) | Waited::Nobody => {}
+            Waited::Foreign(other) => {
+                tracing::warn!("user {other} holds the socket @{name}; this rank goes alone");
+                return Ok(Outcome::Alone);
+            }
+            Waited::TooLong => {
+                tracing::warn!(
+                    "the first rank took over {} s; this rank goes alone",
+                    patience.as_secs()
+                );
+                return Ok(Outcome::Alone);
+            }
+        }
+        match Lock::take(&name)? {
             Some(lock) => {
                 // Another may have finished between the search and the lock.
-                if let Some(pid) = wanted.join_any(search) {
-                    return Ok(joined(pid));
+                if let Some(met) = wanted.join_any(search) {
+                    return Ok(joined(met));
                 }
                 tracing::info!("first of the job's ranks on this node; making {name}");
                 return Ok(Outcome::First(lock));
             }
-            None => match wait_for_first(&name, uid, patience.saturating_sub(begun.elapsed())) {
-                Waited::Done(pid) if wanted.join(pid) => return Ok(joined(pid)),
-                Waited::Done(_) | Waited::Again => {}
-                Waited::Foreign(other) => {
-                    tracing::warn!("user {other} holds the socket @{name}; this rank goes alone");
-                    return Ok(Outcome::Alone);
-                }
-                Waited::TooLong => {
-                    tracing::warn!(
-                        "the first rank took over {} s; this rank goes alone",
-                        patience.as_secs()
-                    );
-                    return Ok(Outcome::Alone);
-                }
-            },
-        }
-    }
-}
-
-fn joined(pid: Pid) -> Outcome {
-    tracing::info!("joined the namespaces of process {pid}");
-    Outcome::Joined
-}
-
-fn address(name: &str) -> Result<UnixAddr, Error> {
-    UnixAddr::new_abstract(name.as_bytes()).step(|| format!("name the socket @{name}"))
-}
-
-fn stream_socket() -> Result<OwnedFd, Error> {
-    socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .step(|| "make a socket".into())
-}
-
-/// Tries to become the first; `None` if somebody is.
-fn found(name: &str) -> Result<Option<Lock>, Error> {
-    let listener = stream_socket()?;
-    let step = || format!("listen on the socket @{name}");
-    match bind(listener.as_raw_fd(), &address(name)?) {
-        Ok(()) => {
-            let backlog = Backlog::new(4096).unwrap_or(Backlog::MAXCONN);
-            listen(&listener, backlog).step(step)?;
-            Ok(Some(Lock {
-                _listener: listener,
-            }))
-        }
-        Err(Errno::EADDRINUSE) => Ok(None),
-        Err(errno) => Err(Error::call(step(), errno)),
-    }
-}
-
-enum Waited {
-    /// The first, with this pid, is done, or dead.
-    Done(Pid),
-    /// It was gone before it could be asked.
-    Again,
-    /// It is not this user's.
-    Foreign(u32),
-    TooLong,
-}
-
-/// Waits until the first lets go of the lock. Nothing is ever sent: the kernel
-/// completes the connection, and ends it with the listener.
-fn wait_for_first(name: &str, uid: u32, patience: Duration) -> Waited {
-    let (Ok(peer), Ok(address)) = (stream_socket(), address(name)) else {
-        return Waited::TooLong;
-    };
-    let limit = TimeVal::milliseconds(patience.as_millis().max(1) as i64);
-    if setsockopt(&peer, ReceiveTimeout, &limit).is_err()
-        || setsockopt(&peer, SendTimeout, &limit).is_err()
-    {
-        return Waited::TooLong;
-    }
-    match connect(peer.as_raw_fd(), &address) {
-        Ok(()) => {}
-        // It is between bind(2) and listen(2), or its queue is full, or it is gone.
-        Err(Errno::ECONNREFUSED | Errno::EAGAIN | Errno::EINTR) => {
-            if patience.is_zero() {
-                return Waited::TooLong;
+            // It had not begun to listen, or took the lock just now.
+            None if left.is_zero() => {
+                tracing::warn!("the socket @{name} answers nobody; this rank goes alone");
+                return Ok(Outcome::Alone);
             }
-            std::thread::sleep(Duration::from_micros(200));
-            return Waited::Again;
-        }
-        Err(_) => return Waited::TooLong,
-    }
-    let Ok(first) = getsockopt(&peer, PeerCredentials) else {
-        return Waited::Again;
-    };
-    if first.uid() != uid {
-        return Waited::Foreign(first.uid());
-    }
-    loop {
-        match recv(peer.as_raw_fd(), &mut [0], MsgFlags::empty()) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return Waited::TooLong,
-            _ => return Waited::Done(Pid::from_raw(first.pid())),
+            None => std::thread::sleep(Duration::from_micros(200)),
         }
     }
+}
+
+fn joined(met: Met) -> Outcome {
+    tracing::info!("joined the namespaces of process {}", met.pid);
+    Outcome::Joined(met)
 }
 
 /// Where to look for a member of the namespace.
@@ -232,64 +170,104 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// Enters the namespace of the first member found.
-    fn join_any(&self, search: Search) -> Option<Pid> {
-        let mut join = |pid: Pid| self.join(pid);
-        match among_relatives(&mut join) {
-            Searched::Found(pid) => return Some(pid),
-            Searched::NotThere if search == Search::Relatives => return None,
+    fn join_any(&self, search: Search) -> Option<Met> {
+        let mut joining = Joining {
+            wanted: self,
+            met: None,
+            elsewhere: Vec::new(),
+        };
+        match among_relatives(&mut |pid| joining.tries(pid)) {
+            Searched::Found => return joining.met,
+            Searched::NotThere if search == Search::Relatives => return joining.by_mounts(),
             // The name may be known anywhere. Or hidepid= hides other users'
             // processes, the daemon's among them; or the kernel lists no children
             // (CONFIG_PROC_CHILDREN).
             Searched::NotThere | Searched::Unknown => {}
         }
         let entries = std::fs::read_dir("/proc").into_iter().flatten();
-        entries
+        let mut all = entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .map(Pid::from_raw)
-            .find(|pid| join(*pid))
+            .map(Pid::from_raw);
+        match all.any(|pid| joining.tries(pid)) {
+            true => joining.met,
+            false => joining.by_mounts(),
+        }
     }
 
-    /// Enters the namespace of `pid` if it is a member.
-    fn join(&self, pid: Pid) -> bool {
-        let directory = format!("/proc/{pid}");
-        if self.made_by_root {
-            return privileged::join(self.plan, pid, self.name, self.uid);
+    /// Enters the namespace of the first, which is done and has said this.
+    fn join_first(&self, pid: Pid, text: &[u8]) -> Option<Met> {
+        if self.made_by_root || text.is_empty() {
+            return self.join(pid, By::Mounts);
         }
+        self.join(pid, By::Word(text))
+    }
+
+    /// Enters the namespace of `pid` if it is a member, which is proved in this way.
+    fn join(&self, pid: Pid, by: By<'_>) -> Option<Met> {
+        if self.made_by_root {
+            let joined = privileged::join(self.plan, pid, self.name, self.uid);
+            return joined.then(|| Met {
+                pid,
+                namespace: None,
+                record: String::new(),
+            });
+        }
+        let directory = format!("/proc/{pid}");
         if !std::fs::metadata(&directory).is_ok_and(|metadata| metadata.uid() == self.uid) {
-            return false;
+            return None;
         }
         // The descriptor comes before the proof: should the pid go to another
         // process in between, the descriptor is of one that has ended.
-        let Ok(process) = process::pidfd_open(pid) else {
-            return false;
+        let process = process::pidfd_open(pid).ok()?;
+        let namespace = self.elsewhere(&directory)?;
+        let record = match by {
+            By::Environment => self.told_by_environment(&directory, namespace)?,
+            By::Word(text) => self.membership(text, namespace)?,
+            By::Mounts => {
+                if !self.is_told_by_mounts(&directory) {
+                    return None;
+                }
+                String::new()
+            }
         };
-        self.is_member(&directory)
-            && enter(self.plan, process.as_fd())
-                .inspect_err(|errno| tracing::debug!("process {pid} cannot be joined: {errno}"))
-                .is_ok()
+        enter(self.plan, process.as_fd())
+            .inspect_err(|errno| tracing::debug!("process {pid} cannot be joined: {errno}"))
+            .ok()?;
+        Some(Met {
+            pid,
+            namespace: Some(namespace),
+            record,
+        })
     }
 
-    /// Whether the process of this directory of /proc stands in the finished
-    /// namespace.
-    fn is_member(&self, directory: &str) -> bool {
-        let Some(theirs) = mount_namespace(directory) else {
-            return false;
-        };
-        if Some(theirs) == self.own_namespace {
-            return false;
-        }
-        self.is_told_by_environment(directory, theirs) || self.is_told_by_mounts(directory)
+    /// The mount namespace of the process with this directory of /proc, if that is not
+    /// this process's own.
+    fn elsewhere(&self, directory: &str) -> Option<u64> {
+        mount_namespace(directory).filter(|theirs| Some(*theirs) != self.own_namespace)
     }
 
     /// A rank that has become its program carries [`VARIABLE`] as its first
     /// variable: 20 times faster to read than the table of mounts. Children of a
     /// rank inherit it, into namespaces of their own too, hence the number.
-    fn is_told_by_environment(&self, directory: &str, namespace: u64) -> bool {
-        let expected = format!("{VARIABLE}={}\0", told(self.name, namespace));
-        let mut beginning = [0; 128];
-        let read = std::fs::File::open(format!("{directory}/environ"))
-            .and_then(|mut file| file.read(&mut beginning));
-        read.is_ok_and(|length| beginning[..length].starts_with(expected.as_bytes()))
+    fn told_by_environment(&self, directory: &str, namespace: u64) -> Option<String> {
+        let mut beginning = [0; lock::LONGEST];
+        let length = std::fs::File::open(format!("{directory}/environ"))
+            .and_then(|mut file| file.read(&mut beginning))
+            .ok()?;
+        let first = beginning.get(..length)?.split(|&b| b == 0).next()?;
+        let value = first.strip_prefix(VARIABLE.as_bytes())?;
+        self.membership(value.strip_prefix(b"=")?, namespace)
+    }
+
+    /// The record in a [`Membership`] in the namespace with this number; `None` if the
+    /// text is none.
+    fn membership(&self, text: &[u8], namespace: u64) -> Option<String> {
+        let rest = text.strip_prefix(told(self.name, namespace).as_bytes())?;
+        match rest.split_first() {
+            None => Some(String::new()),
+            Some((b' ', record)) => Some(String::from_utf8_lossy(record).into_owned()),
+            Some(_) => None,
+        }
     }
 
     /// While a namespace is set up the host's root is still mounted on `/` beside
@@ -297,6 +275,56 @@ impl Wanted<'_> {
     fn is_told_by_mounts(&self, directory: &str) -> bool {
         read_all(&format!("{directory}/mountinfo"))
             .is_ok_and(|table| is_finished(&table, self.name, None))
+    }
+}
+
+/// How a member is proved to be one.
+#[derive(Clone, Copy)]
+enum By<'a> {
+    /// It carries [`VARIABLE`].
+    Environment,
+    /// It says so itself, over the socket of that name.
+    Word(&'a [u8]),
+    /// The table of its mounts: it may not have become its program yet, or have
+    /// written over its environment.
+    Mounts,
+}
+
+/// A search: what is quickly proved first.
+struct Joining<'a> {
+    wanted: &'a Wanted<'a>,
+    met: Option<Met>,
+    /// Processes in namespaces of their own that carry nothing.
+    elsewhere: Vec<Pid>,
+}
+
+impl Joining<'_> {
+    /// Whether this process is a member, and now met.
+    fn tries(&mut self, pid: Pid) -> bool {
+        if !self.wanted.made_by_root {
+            // Most are siblings that have just been started, as this process.
+            if self.wanted.elsewhere(&format!("/proc/{pid}")).is_none() {
+                return false;
+            }
+        }
+        self.met = self.wanted.join(pid, By::Environment);
+        if self.met.is_none() {
+            self.elsewhere.push(pid);
+        }
+        self.met.is_some()
+    }
+
+    /// Those that were left, by their tables of mounts.
+    fn by_mounts(self) -> Option<Met> {
+        let Self {
+            wanted, elsewhere, ..
+        } = self;
+        if wanted.made_by_root {
+            return None;
+        }
+        elsewhere
+            .into_iter()
+            .find_map(|pid| wanted.join(pid, By::Mounts))
     }
 }
 
@@ -317,16 +345,46 @@ fn is_finished(table: &[u8], name: &str, kind: Option<&[u8]>) -> bool {
     marked && roots == 1
 }
 
-/// The variable by which ranks recognise a member quickly; its value is made by
-/// [`variable_here`].
+/// The variable by which ranks recognise a member quickly; its value is a
+/// [`Membership`].
 pub const VARIABLE: &str = "SINGULARITY_NAMESPACE";
 
-/// What [`VARIABLE`] is set to in the namespace this process stands in.
-pub fn variable_here(fingerprint: u128) -> String {
-    told(
-        &marker(fingerprint),
-        mount_namespace("/proc/self").unwrap_or_default(),
-    )
+/// What a member says of itself, to ranks that wait and in its environment: the name of
+/// the namespace, its number, and behind a space what may save others work.
+#[derive(Debug)]
+pub struct Membership {
+    name: String,
+    namespace: u64,
+    record: String,
+}
+
+/// Longer records are not handed on, so that all is read in one piece.
+const LONGEST_RECORD: usize = 384;
+
+impl Membership {
+    /// In the namespace that this process stands in, whose number is `namespace` if that
+    /// is known.
+    pub fn here(fingerprint: u128, namespace: Option<u64>, record: String) -> Self {
+        Self {
+            name: marker(fingerprint),
+            namespace: namespace
+                .or_else(|| mount_namespace("/proc/self"))
+                .unwrap_or_default(),
+            record,
+        }
+    }
+
+    /// In words.
+    pub fn text(&self) -> String {
+        let mut text = told(&self.name, self.namespace);
+        let is_plain = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        let fits = self.record.len() <= LONGEST_RECORD && self.record.bytes().all(is_plain);
+        if fits && !self.record.is_empty() {
+            text.push(' ');
+            text.push_str(&self.record);
+        }
+        text
+    }
 }
 
 fn told(name: &str, namespace: u64) -> String {
@@ -347,161 +405,6 @@ fn read_all(path: &str) -> io::Result<Vec<u8>> {
     let file = std::fs::File::open(path)?;
     file.take(MOST).read_to_end(&mut content)?;
     Ok(content)
-}
-
-enum Searched {
-    Found(Pid),
-    NotThere,
-    /// The kernel does not tell, or only of some.
-    Unknown,
-}
-
-/// Tries the processes that descend from the nearest ancestor which is not a
-/// rank or part of one, nearest first.
-fn among_relatives(join: &mut impl FnMut(Pid) -> bool) -> Searched {
-    let own = Pid::this();
-    let mut daemon = Pid::parent();
-    for _ in 0..MOST_LEVELS {
-        if !carries_rank(daemon) {
-            break;
-        }
-        match parent_of(daemon) {
-            Some(parent) => daemon = parent,
-            None => return Searched::Unknown,
-        }
-    }
-    let mut level = vec![daemon];
-    for _ in 0..MOST_LEVELS {
-        let mut next = Vec::new();
-        for pid in level {
-            let Some(threads) = Children::of(pid) else {
-                return Searched::Unknown;
-            };
-            for child in threads.filter(|child| *child != own) {
-                if join(child) {
-                    return Searched::Found(child);
-                }
-                next.push(child);
-            }
-        }
-        if next.is_empty() {
-            break;
-        }
-        level = next;
-    }
-    Searched::NotThere
-}
-
-/// Whether a process has the variables that a launcher gives each rank. A daemon
-/// of another user cannot be looked at, and is none.
-fn carries_rank(pid: Pid) -> bool {
-    let environment = read_all(&format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|&b| b == 0).any(|variable| {
-        [
-            &b"PMIX_RANK="[..],
-            b"PMI_RANK=",
-            b"SLURM_PROCID=",
-            b"PMI_ID=",
-        ]
-        .iter()
-        .any(|name| variable.starts_with(name))
-    })
-}
-
-/// The field of that number in /proc/PID/stat, counted as in proc_pid_stat(5);
-/// 3 or more.
-fn stat_field(pid: Pid, number: usize) -> Option<String> {
-    let stat = read_all(&format!("/proc/{pid}/stat")).ok()?;
-    // The second field, the command's name in parentheses, may hold anything.
-    let after = stat.rsplitn(2, |&b| b == b')').next()?;
-    let field = after
-        .split(|&b| b == b' ')
-        .filter(|f| !f.is_empty())
-        .nth(number - 3)?;
-    String::from_utf8(field.to_vec()).ok()
-}
-
-fn parent_of(pid: Pid) -> Option<Pid> {
-    stat_field(pid, 4)?.parse().ok().map(Pid::from_raw)
-}
-
-/// A name for the process that started this session, which is the launcher's
-/// daemon on this node where each rank leads a session: its pid and start time.
-/// See [`pmi_shim::Lacks::SessionStarter`].
-pub fn session_starter() -> String {
-    let leader = nix::unistd::getsid(None)
-        .ok()
-        .filter(|leader| leader.as_raw() != 0);
-    let starter = leader.and_then(parent_of).unwrap_or_else(Pid::parent);
-    format!("{starter}@{}", stat_field(starter, 22).unwrap_or_default())
-}
-
-/// The children of a process, those of its first thread first: it is the one
-/// that most daemons fork from.
-struct Children {
-    pid: Pid,
-    found: std::vec::IntoIter<Pid>,
-    /// Threads not asked yet; `None` until the first has been.
-    threads: Option<std::fs::ReadDir>,
-}
-
-impl Children {
-    /// `None` where the kernel does not tell. A process that has ended has none.
-    fn of(pid: Pid) -> Option<Self> {
-        match read_all(&format!("/proc/{pid}/task/{pid}/children")) {
-            Ok(list) => Some(Self {
-                pid,
-                found: Self::listed(&list),
-                threads: None,
-            }),
-            Err(_) if is_alive(pid) => None,
-            Err(_) => Some(Self {
-                pid,
-                found: Vec::new().into_iter(),
-                threads: None,
-            }),
-        }
-    }
-
-    fn listed(list: &[u8]) -> std::vec::IntoIter<Pid> {
-        let numbers = list
-            .split(|&b| b == b' ')
-            .filter_map(|word| std::str::from_utf8(word).ok());
-        let pids: Vec<_> = numbers
-            .filter_map(|n| n.parse().ok())
-            .map(Pid::from_raw)
-            .collect();
-        pids.into_iter()
-    }
-}
-
-impl Iterator for Children {
-    type Item = Pid;
-
-    fn next(&mut self) -> Option<Pid> {
-        loop {
-            if let Some(child) = self.found.next() {
-                return Some(child);
-            }
-            let threads = match &mut self.threads {
-                Some(threads) => threads,
-                None => {
-                    let directory = std::fs::read_dir(format!("/proc/{}/task", self.pid)).ok()?;
-                    self.threads.insert(directory)
-                }
-            };
-            let thread = threads.next()?.ok()?;
-            if thread.file_name().to_str() == Some(self.pid.to_string().as_str()) {
-                continue;
-            }
-            let list = read_all(&thread.path().join("children").to_string_lossy());
-            self.found = Self::listed(&list.unwrap_or_default());
-        }
-    }
-}
-
-fn is_alive(pid: Pid) -> bool {
-    nix::sys::signal::kill(pid, None) != Err(Errno::ESRCH)
 }
 
 /// Moves this process into the namespaces of `process`.

@@ -102,7 +102,7 @@ pub fn launch(
             bridge::Helper::open(request.mpi.libexec.as_deref(), alone)
         })
         .flatten();
-    let entered = enter(request, &plan, host, &mut timing)?;
+    let mut entered = enter(request, &plan, host, &mut timing)?;
     // What root did for the user is done; all else the user does.
     let early = if host.acts_for_user() {
         Some(privilege::become_user_for_good(&User::of(host)?)?)
@@ -127,9 +127,18 @@ pub fn launch(
         scripts: &scripts,
         helper: helper.as_ref(),
         own_namespace,
+        heard: entered.met.as_ref().map(|met| met.record.as_str()),
     };
-    pair.meet(&mut environment, &mut timing)?;
-    environment.mark(join::VARIABLE, entered.shared.map(join::variable_here));
+    let (shared, met) = (entered.shared, entered.met.as_ref());
+    let namespace = met.and_then(|met| met.namespace);
+    let mut membership = None;
+    pair.meet(&mut environment, &mut timing, |record| {
+        membership = shared.map(|name| join::Membership::here(name, namespace, record).text());
+        if let (Some(lock), Some(text)) = (entered.lock.take(), &membership) {
+            lock.let_in(text);
+        }
+    })?;
+    environment.mark(join::VARIABLE, membership);
     let command = exec::resolve(request, words, &scripts, environment)?;
     let proof = match early {
         Some(proof) => proof,
@@ -153,6 +162,10 @@ fn needs_bridge(request: &Request) -> bool {
 struct Entered {
     /// What the namespace is called, if others may be in it.
     shared: Option<u128>,
+    /// The rank that was joined.
+    met: Option<join::Met>,
+    /// Others wait for this rank, until they are let in.
+    lock: Option<join::Lock>,
     /// What is left to do in a new PID namespace.
     inside: Option<pid::Inside>,
 }
@@ -178,9 +191,11 @@ fn enter(
     };
     timing.phase("join");
     let (shared, lock) = match outcome {
-        join::Outcome::Joined => {
+        join::Outcome::Joined(met) => {
             return Ok(Entered {
                 shared,
+                met: Some(met),
+                lock: None,
                 inside: None,
             })
         }
@@ -212,8 +227,14 @@ fn enter(
     };
     namespace::configure(plan)?;
     root::assemble(plan, image, image_tree, host, shared, timing)?;
-    drop(lock);
-    Ok(Entered { shared, inside })
+    // What a user could get hold of is not root's: they find out by looking.
+    let lock = lock.filter(|_| !host.acts_for_user());
+    Ok(Entered {
+        shared,
+        met: None,
+        lock,
+        inside,
+    })
 }
 
 /// What the namespace is called among processes that may share it; `None` if

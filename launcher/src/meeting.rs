@@ -19,6 +19,8 @@ use crate::request::{MpiChoice, Request};
 use crate::timing::Timing;
 use crate::{bridge, join, scripts};
 
+mod record;
+
 /// A job's launcher and a program in the image, which are to meet.
 pub(crate) struct Pair<'a> {
     /// What was asked for; it has the launcher.
@@ -33,15 +35,25 @@ pub(crate) struct Pair<'a> {
     pub helper: Option<&'a bridge::Helper>,
     /// Whether the rank has a user namespace that it shares with no other.
     pub own_namespace: bool,
+    /// What a rank that was joined has found out of its program: see [`record`].
+    pub heard: Option<&'a str>,
 }
 
 impl Pair<'_> {
     /// Makes them meet: the environment is made right, and where they speak different
     /// languages the program gets a seat at the bridge. Inside the image.
     ///
+    /// `tell` is handed what was found out of the program, in a line for other ranks, as
+    /// soon as it is known; an empty one, if it does not have to be known.
+    ///
     /// # Errors
     /// They cannot meet.
-    pub fn meet(&self, environment: &mut Environment, timing: &mut Timing) -> Result<(), Error> {
+    pub fn meet(
+        &self,
+        environment: &mut Environment,
+        timing: &mut Timing,
+        tell: impl FnOnce(String),
+    ) -> Result<(), Error> {
         let Pair {
             request,
             host,
@@ -49,16 +61,20 @@ impl Pair<'_> {
             scripts,
             helper,
             own_namespace,
+            heard,
         } = *self;
         let program = match is_asked(&request.launcher, &request.mpi) {
             true => {
                 timing.phase("environment");
-                let at_terminal = std::io::stdin().is_terminal();
-                let program = program_here(words, environment, scripts, at_terminal, Depth::Quick);
+                let (program, line) = found_out(words, environment, scripts, heard);
+                tell(line);
                 timing.phase("MPI");
                 program.told(request.mpi.choice)
             }
-            false => Program::UNKNOWN,
+            false => {
+                tell(String::new());
+                Program::UNKNOWN
+            }
         };
         if own_namespace && request.launcher.is_rank() {
             tracing::info!(
@@ -104,6 +120,32 @@ impl Pair<'_> {
     }
 }
 
+/// Which MPI the program uses, as another rank has found or by looking, and the line that
+/// says so.
+fn found_out(
+    words: &[OsString],
+    environment: &Environment,
+    scripts: &[PathBuf],
+    heard: Option<&str>,
+) -> (Program, String) {
+    let at_terminal = std::io::stdin().is_terminal();
+    let directory = working_directory();
+    let question = record::question(words, environment, scripts, &directory, at_terminal);
+    if let Some(line) = heard {
+        if let Some(program) = record::read(line, question) {
+            tracing::debug!("another rank has found out which MPI the program uses");
+            return (program, line.to_owned());
+        }
+    }
+    let program = program_here(words, environment, scripts, at_terminal, Depth::Quick);
+    let line = record::written(question, &program);
+    (program, line)
+}
+
+fn working_directory() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| "/".into())
+}
+
 /// What a job is called: the same in all processes of it on this host.
 pub(crate) fn job_name(job: &pmi_shim::JobIdentity) -> String {
     let inode_of = |descriptor: pmi_shim::Descriptor| {
@@ -132,7 +174,7 @@ pub fn program_here(
         let set = environment.get(name).map(OsStr::to_owned);
         scripts::assigned(name, set, scripts)
     };
-    let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let directory = working_directory();
     let path = inside("PATH").unwrap_or_default();
     let library_path = inside("LD_LIBRARY_PATH");
     program_in(

@@ -203,6 +203,22 @@ fn sixty_four_ranks_started_at_once_all_come_up() {
 }
 
 #[test]
+fn what_a_rank_finds_out_of_the_program_others_are_told() {
+    let user = User::ordinary();
+    let mut job = Mpi::openmpi().command(&user, 16);
+    job.arg(test_support::command())
+        .args(["-vv", "exec"])
+        .arg(Image::OpenMpiBookworm.directory());
+    job.arg("ring");
+    let output = crate::ranks::run(&mut job);
+    crate::ranks::assert_one_world(&output, 16, "Open MPI v4.1.4");
+    let told = "another rank has found out which MPI the program uses";
+    let told = output.stderr().matches(told).count();
+    // One that comes in just before the first has become its program looks for itself.
+    assert!((1..16).contains(&told), "{told}: {output}");
+}
+
+#[test]
 fn a_foreign_process_on_the_socket_makes_nobody_wait() {
     let (user, other) = (User::ordinary(), User::ordinary());
     let image = Image::Busybox.directory();

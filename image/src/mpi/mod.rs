@@ -24,6 +24,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use ld_cache::LdCache;
+pub use python::VARIABLES;
 pub use root::Root;
 pub use survey::{survey, Library, LibraryKind};
 
@@ -184,7 +185,7 @@ pub struct Question<'a> {
     pub path: &'a OsStr,
     /// `LD_LIBRARY_PATH` inside.
     pub library_path: Option<&'a OsStr>,
-    /// Other variables inside, by which an interpreter finds its packages.
+    /// Other variables inside, by which an interpreter finds its packages: [`VARIABLES`].
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// The working directory inside.
     pub directory: &'a Path,

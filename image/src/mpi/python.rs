@@ -56,7 +56,17 @@ pub(super) fn mpi(loader: &Loader<'_>, question: &Question<'_>, python: &Path) -
     of_elf(loader, loader.program(&path, file)?, question.depth)
 }
 
+/// The variables that are asked for: no answer depends on others.
+pub const VARIABLES: [&str; 5] = [
+    "HOME",
+    "MPI4PY_LIBMPI",
+    "MPI4PY_MPIABI",
+    "PYTHONPATH",
+    "PYTHONUSERBASE",
+];
+
 fn setting(question: &Question<'_>, name: &str) -> Option<OsString> {
+    debug_assert!(VARIABLES.contains(&name), "{name}");
     (question.variable)(name).filter(|value| !value.is_empty())
 }
 

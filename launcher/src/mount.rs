@@ -53,13 +53,23 @@ pub fn is_same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
 /// A detached copy of the tree at `source`, with what is mounted below it, all
 /// of it with `attributes`.
 pub fn bind(source: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd, Errno> {
-    let tree = sys::clone_tree(source, true)?;
+    let tree = copy(source)?;
+    give(tree.as_fd(), attributes)?;
+    Ok(tree)
+}
+
+/// The same, as it is.
+pub fn copy(source: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    sys::clone_tree(source, true)
+}
+
+/// Gives a detached tree its `attributes`.
+pub fn give(tree: BorrowedFd<'_>, attributes: u64) -> Result<(), Errno> {
     let change = Attributes {
         set: attributes,
         ..Attributes::default()
     };
-    sys::set_attributes(tree.as_fd(), true, change)?;
-    Ok(tree)
+    sys::set_attributes(tree, true, change)
 }
 
 /// A new, empty file system in memory whose root has the permission bits `mode`.

@@ -104,7 +104,14 @@ pub fn assemble(
         sys::set_attributes(host_root.as_fd(), true, change)
             .step(|| "keep mounts to this namespace".into())?;
     }
-    let sources = open_sources(plan)?;
+    let sources = open_sources(plan, &host_root)?;
+    let image_tree = match image_tree {
+        None if is_root(image.fd(), host_root.as_fd()) => {
+            let step = || format!("mount image {}", shown(image.path()));
+            Some(mount::bind(host_root.as_fd(), of_image(plan)).step(step)?)
+        }
+        other => other,
+    };
 
     let step = || "make the session directory in memory".to_owned();
     let session_mount = mount::memory(&name, 0o755, attributes(false, false)).step(step)?;
@@ -145,9 +152,35 @@ fn reopen(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     openat(directory, ".", flags, Mode::empty())
 }
 
+/// The source of a mount.
+enum Opened {
+    /// To be copied.
+    Place(OwnedFd),
+    /// A copy already. The host's root is copied before session and image are mounted
+    /// on it, or the copy would have them on top of it as well.
+    Tree(OwnedFd),
+}
+
+impl AsFd for Opened {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Place(descriptor) | Self::Tree(descriptor) => descriptor.as_fd(),
+        }
+    }
+}
+
+/// Whether a descriptor names the host's root.
+fn is_root(descriptor: impl AsFd, host_root: BorrowedFd<'_>) -> bool {
+    let file = |fd| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    file(descriptor.as_fd()) == file(host_root)
+}
+
 /// Opens every source that is on the host, before anything covers it. Leaves out
 /// mounts whose optional source is not there.
-fn open_sources(plan: &Plan) -> Result<Vec<(&Mount, Option<OwnedFd>)>, Error> {
+fn open_sources<'a>(
+    plan: &'a Plan,
+    host_root: &OwnedFd,
+) -> Result<Vec<(&'a Mount, Option<Opened>)>, Error> {
     let mut opened = Vec::new();
     for step in &plan.steps {
         let Step::Mount(mount) = step else { continue };
@@ -163,7 +196,16 @@ fn open_sources(plan: &Plan) -> Result<Vec<(&Mount, Option<OwnedFd>)>, Error> {
             }
         };
         match mount::open_source(path) {
-            Ok(source) => opened.push((mount, Some(source))),
+            Ok(source) => {
+                let covered = is_root(source.as_fd(), host_root.as_fd());
+                let source = match covered {
+                    true => mount::copy(source.as_fd())
+                        .map(Opened::Tree)
+                        .step(|| format!("bind {}", shown(path)))?,
+                    false => Opened::Place(source),
+                };
+                opened.push((mount, Some(source)));
+            }
             Err(errno) if mount.required => {
                 let error = Error::call(format!("bind {}", shown(path)), errno);
                 return Err(match errno {
@@ -204,10 +246,6 @@ fn bind_image(
     host_root: &OwnedFd,
 ) -> Result<Tree, Error> {
     let step = || format!("mount image {}", shown(image.path()));
-    let writable = plan
-        .steps
-        .iter()
-        .any(|step| matches!(step, Step::Image { writable: true, .. }));
     let tree = match image_tree {
         Some(tree) => tree,
         None => {
@@ -227,12 +265,18 @@ fn bind_image(
                     ))
                 }
             }
-            mount::bind(here.as_fd(), attributes(false, !writable)).step(step)?
+            mount::bind(here.as_fd(), of_image(plan)).step(step)?
         }
     };
     mount::attach(tree.as_fd(), host_root.as_fd(), step)?;
     // The session lies below it.
     Ok(Tree::new(tree, 2))
+}
+
+/// The attributes of the image's own mount.
+fn of_image(plan: &Plan) -> u64 {
+    let writes = |step: &Step| matches!(step, Step::Image { writable: true, .. });
+    attributes(false, !plan.steps.iter().any(writes))
 }
 
 /// A writable directory in memory, seen by nobody else, for what set-up makes.
@@ -343,7 +387,7 @@ impl Assembly {
 
     /// Sees to it that every destination in the image itself exists. Those below
     /// another mount are looked at when that one is there.
-    fn mount_points(&mut self, sources: &[(&Mount, Option<OwnedFd>)]) -> Result<(), Error> {
+    fn mount_points(&mut self, sources: &[(&Mount, Option<Opened>)]) -> Result<(), Error> {
         let mut wanted = Vec::new();
         for (index, (mount, source)) in sources.iter().enumerate() {
             let path = mount.destination.as_path();
@@ -381,7 +425,7 @@ impl Assembly {
     fn mount(
         &mut self,
         mount: &Mount,
-        source: Option<&OwnedFd>,
+        source: Option<&Opened>,
         host: &Host,
         marker: &mut Option<OwnedFd>,
     ) -> Result<(), Error> {
@@ -416,7 +460,11 @@ impl Assembly {
             return Ok(());
         }
         let tree = match (&mount.source, source) {
-            (_, Some(source)) => mount::bind(source.as_fd(), wanted).step(step)?,
+            (_, Some(Opened::Place(source))) => mount::bind(source.as_fd(), wanted).step(step)?,
+            (_, Some(Opened::Tree(tree))) => {
+                mount::give(tree.as_fd(), wanted).step(step)?;
+                tree.try_clone().map_err(|error| Error::io(step(), &error))?
+            }
             (Source::Memory(mode), _) => mount::memory(c"singularity", *mode, wanted).step(step)?,
             (Source::NewProc, _) => mount::pseudo(c"proc", wanted | sys::NOEXEC).map_err(|errno| {
                 Error::call(step(), errno)

@@ -36,6 +36,24 @@ fn a_directory_and_a_file_are_bound_read_write_unless_ro_is_said() {
 }
 
 #[test]
+fn the_hosts_root_is_bound_as_it_is_on_the_host() {
+    let ground = Ground::new();
+    let file = ground.user().file("file", "content\n");
+    let text = format!(
+        "cat /mnt{0}; echo more >>/mnt{0}; cat /mnt{0}; test -e /mnt/proc/self && echo all",
+        text_of(&file)
+    );
+    ground.says(&["-B", "/:/mnt"], &text, "content\ncontent\nmore\nall\n");
+    let text = format!("cat /mnt{0}; : >>/mnt{0}", text_of(&file));
+    let output = ground.inside(&["-B", "/:/mnt:ro"], &text);
+    assert!(
+        output.stderr().contains("Read-only file system"),
+        "{output}"
+    );
+    output.wrote("content\nmore\n");
+}
+
+#[test]
 fn a_bind_without_destination_keeps_its_path_and_a_relative_source_starts_here() {
     let ground = Ground::new();
     ground.user().file("data/file", "content\n");

@@ -211,7 +211,8 @@ fn what_a_rank_finds_out_of_the_program_others_are_told() {
         .arg(Image::OpenMpiBookworm.directory());
     job.arg("ring");
     let output = crate::ranks::run(&mut job);
-    crate::ranks::assert_one_world(&output, 16, "Open MPI v4.1.4");
+    let text = output.succeeded().stdout();
+    assert!(text.contains("ring of 16 ranks: token "), "{output}");
     let told = "another rank has found out which MPI the program uses";
     let told = output.stderr().matches(told).count();
     // One that comes in just before the first has become its program looks for itself.

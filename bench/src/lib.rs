@@ -23,6 +23,7 @@ pub mod progress;
 pub mod promises;
 pub mod round;
 pub mod rows;
+pub mod screen;
 pub mod session;
 pub mod statistics;
 pub mod text;
@@ -101,7 +102,10 @@ fn carry_out(options: &Bench, quiet: bool) -> Result<(), Error> {
     if options.json.as_deref() != Some(Path::new("-")) {
         match options.targets {
             true => said = text::targets(&runs),
-            false => said.extend(runs.iter().map(text::report)),
+            false => {
+                let width = screen::width_of_output();
+                said.extend(runs.iter().map(|data| text::report(data, width)));
+            }
         }
     }
     let stored = runs.into_iter().next();
@@ -140,6 +144,7 @@ fn what_failed(data: &Data) -> Result<(), Error> {
 fn say(text: &str) -> Result<(), Error> {
     use std::io::{ErrorKind, Write as _};
     let mut out = std::io::stdout();
+    let text = screen::in_letters_of_the_locale(text);
     let done = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match done {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

@@ -3,10 +3,11 @@
 //!
 //! Owns: the terminal. Never: standard output, which is the result's.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::data::{Data, Measure, Way};
+use crate::screen;
 use crate::statistics::summarise;
 
 /// How often a line is written where there is no terminal.
@@ -17,7 +18,6 @@ const NOW_AND_THEN: Duration = Duration::from_secs(15);
 pub struct Progress {
     terminal: bool,
     quiet: bool,
-    width: usize,
     /// Lines drawn the last time.
     drawn: usize,
     last: Option<Instant>,
@@ -27,9 +27,8 @@ impl Progress {
     /// For standard error as it is.
     pub fn new(quiet: bool) -> Self {
         Self {
-            terminal: std::io::stderr().is_terminal(),
+            terminal: screen::can_be_drawn_on(),
             quiet,
-            width: width(),
             drawn: 0,
             last: None,
         }
@@ -60,24 +59,29 @@ impl Progress {
         if self.quiet {
             return;
         }
-        let line = headline(&what, round, gone, left);
         if self.terminal {
-            let mut lines = vec![line];
-            lines.extend(table(data, self.width));
-            self.draw(&lines);
+            // It may have become another since the last round.
+            let (rows, columns) = screen::size();
+            let mut lines = vec![headline(&what, round, (gone, left), columns)];
+            lines.extend(table(data, columns));
+            self.draw(&lines, rows, columns);
         } else if self.last.is_none_or(|last| last.elapsed() > NOW_AND_THEN) {
-            eprintln!("bench: {line}");
+            let line = headline(&what, round, (gone, left), usize::MAX);
+            eprintln!("bench: {}", screen::in_letters_of_the_locale(&line));
             self.last = Some(Instant::now());
         }
     }
 
-    fn draw(&mut self, lines: &[String]) {
+    /// No line in the last column, which some terminals leave by themselves, and none
+    /// above the first row, which could not be cleared any more.
+    fn draw(&mut self, lines: &[String], rows: usize, columns: usize) {
         self.clear();
-        let width = self.width;
+        let lines = &lines[..lines.len().min(rows - 1)];
         let text: String = lines
             .iter()
-            .map(|line| line.chars().take(width).collect::<String>() + "\n")
+            .map(|line| line.chars().take(columns - 1).collect::<String>() + "\n")
             .collect();
+        let text = screen::in_letters_of_the_locale(&text);
         // With standard error gone there is nobody to tell.
         let _ = std::io::stderr().write_all(text.as_bytes());
         self.drawn = lines.len();
@@ -97,43 +101,34 @@ impl Progress {
     }
 }
 
-fn headline(what: &str, round: usize, gone: Duration, left: Option<Duration>) -> String {
+/// How far it is, what takes longest to say last: a narrow terminal shows its beginning.
+fn headline(
+    what: &str,
+    round: usize,
+    (gone, left): (Duration, Option<Duration>),
+    width: usize,
+) -> String {
     let clock = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
     let Some(left) = left else {
         return format!("{} gone; {what}, round {round}", clock(gone));
     };
     let all = (gone + left).as_secs_f64().max(1e-9);
     let done = gone.as_secs_f64() / all;
-    let full = (done * 20.0).round() as usize;
-    format!(
-        "[{}{}] {:>3.0} %, {} gone, {} left; {what}, round {round}",
-        "█".repeat(full.min(20)),
-        "░".repeat(20 - full.min(20)),
+    let told = format!(
+        "{:>3.0} %, {} gone, {} left; {what}, round {round}",
         done * 100.0,
         clock(gone),
         clock(left)
+    );
+    if width < 80 {
+        return told.trim_start().to_owned();
+    }
+    let full = (done * 20.0).round() as usize;
+    format!(
+        "[{}{}] {told}",
+        "█".repeat(full.min(20)),
+        "░".repeat(20 - full.min(20)),
     )
-}
-
-/// Columns of the terminal.
-fn width() -> usize {
-    let named = std::env::var("COLUMNS")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    named.or_else(columns).unwrap_or(100).max(40)
-}
-
-/// As stty(1) has it, which asks the terminal on its standard input.
-fn columns() -> Option<usize> {
-    let terminal = std::fs::File::open("/dev/tty").ok()?;
-    let output = std::process::Command::new("stty")
-        .arg("size")
-        .stdin(terminal)
-        .stderr(std::process::Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// What the table shows of a measure.
@@ -161,7 +156,8 @@ fn table(data: &Data, width: usize) -> Vec<String> {
         .map(|way| way.name.chars().count())
         .max()
         .unwrap_or(4);
-    let name = name.clamp(4, 28);
+    // Beside the name there is room for one measure at least.
+    let name = name.clamp(4, width.saturating_sub(CELL + 2).clamp(4, 28));
     let measured: Vec<_> = SHOWN
         .iter()
         .filter(|(measure, _)| !data.ways_of(*measure).is_empty())
@@ -253,17 +249,15 @@ mod tests {
 
     #[test]
     fn the_headline_says_how_far_it_is() {
-        let line = headline(
-            "x",
-            3,
-            Duration::from_secs(30),
-            Some(Duration::from_secs(90)),
-        );
+        let times = (Duration::from_secs(30), Some(Duration::from_secs(90)));
+        let line = headline("x", 3, times, 100);
         assert_eq!(
             line,
             "[█████░░░░░░░░░░░░░░░]  25 %, 0:30 gone, 1:30 left; x, round 3"
         );
-        let line = headline("x", 1, Duration::from_secs(61), None);
+        let line = headline("x", 3, times, 40);
+        assert_eq!(line, "25 %, 0:30 gone, 1:30 left; x, round 3");
+        let line = headline("x", 1, (Duration::from_secs(61), None), 100);
         assert_eq!(line, "1:01 gone; x, round 1");
     }
 

@@ -10,15 +10,15 @@ use crate::progress::{brief, sparkline};
 use crate::promises::promises;
 use crate::statistics::Verdict;
 
-/// The whole result.
-pub fn report(data: &Data) -> String {
+/// The whole result, its tables of figures no wider than this.
+pub fn report(data: &Data, width: usize) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
-    let _ = write_report(&mut text, data);
+    let _ = write_report(&mut text, data, width);
     text
 }
 
-fn write_report(text: &mut String, data: &Data) -> std::fmt::Result {
+fn write_report(text: &mut String, data: &Data, width: usize) -> std::fmt::Result {
     writeln!(text, "{}", data.machine.line())?;
     for (program, version) in &data.machine.versions {
         writeln!(text, "  {program}: {version}")?;
@@ -53,7 +53,7 @@ fn write_report(text: &mut String, data: &Data) -> std::fmt::Result {
         )?;
     }
     for measure in Measure::ALL {
-        write_measure(text, data, measure)?;
+        write_measure(text, data, measure, width)?;
     }
     let promised = promises(data);
     if !promised.is_empty() {
@@ -74,7 +74,16 @@ fn write_report(text: &mut String, data: &Data) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_measure(text: &mut String, data: &Data, measure: Measure) -> std::fmt::Result {
+/// Columns of a table: a size or a number of ranks, and a way.
+const SIZE: usize = 10;
+const COLUMN: usize = 29;
+
+fn write_measure(
+    text: &mut String,
+    data: &Data,
+    measure: Measure,
+    width: usize,
+) -> std::fmt::Result {
     let ways = data.ways_of(measure);
     let rows: Vec<(&Way, Vec<Figure>)> = ways
         .iter()
@@ -115,9 +124,22 @@ fn write_measure(text: &mut String, data: &Data, measure: Measure) -> std::fmt::
         }
         writeln!(text)?;
     }
+    let side_by_side = (width.saturating_sub(SIZE) / COLUMN).max(1);
+    for rows in rows.chunks(side_by_side) {
+        write_columns(text, measure, rows, longest)?;
+    }
+    Ok(())
+}
+
+fn write_columns(
+    text: &mut String,
+    measure: Measure,
+    rows: &[(&Way, Vec<Figure>)],
+    longest: &[Figure],
+) -> std::fmt::Result {
     let label = if measure.by_bytes() { "size" } else { "ranks" };
     write!(text, "  {label:>8}")?;
-    for (way, _) in &rows {
+    for (way, _) in rows {
         write!(
             text,
             "  {:>27}",
@@ -131,7 +153,7 @@ fn write_measure(text: &mut String, data: &Data, measure: Measure) -> std::fmt::
             false => figure.x.to_string(),
         };
         write!(text, "  {x:>8}")?;
-        for (way, figures) in &rows {
+        for (way, figures) in rows {
             let found = figures.iter().find(|other| other.x == figure.x);
             let shown = found.map_or_else(String::new, |found| cell(measure, way, found));
             write!(text, "  {shown:>27}")?;

@@ -10,7 +10,7 @@ use crate::ground::{Ground, LIMIT};
 use crate::Case;
 
 pub const CASES: &[Case] = &[
-    ("bridge_serves_every_layout", layouts),
+    ("bridge_without_any_pmi_serves_every_layout", layouts),
     ("bridge_serves_what_scripts_and_interpreters_start", scripts),
     ("bridge_over_pmi2_serves_open_mpi", over_pmi2),
     ("bridge_over_pmix_exchanges_between_the_nodes", over_pmix),
@@ -63,42 +63,23 @@ fn expect_ranks(output: &Output, on_c1: &[u32], on_c2: &[u32]) {
     }
 }
 
-/// Ranks know which of them share memory, whatever the step offers and the MPI speaks.
 fn layouts(ground: &Ground) {
-    let hosts = ground.user.file("hosts", "c2\nc1\nc2\n");
-    let layouts: [(&[&str], &[usize], &[usize]); 5] = [
-        (&["-N2", "-n4"], &[0, 1], &[2, 3]),
-        (&["-N2", "-n4", "--distribution=cyclic"], &[0, 2], &[1, 3]),
-        // More ranks than cores, and not as many on each node.
-        (
-            &["-N2", "-n5", "-O", "--distribution=plane=2"],
-            &[0, 1, 4],
-            &[2, 3],
-        ),
-        (&["-N2", "-n3", "--distribution=arbitrary"], &[1], &[0, 2]),
-        (&["-N1", "-n1", "-wc1"], &[0], &[]),
-    ];
     // Debian's MPICH hangs in MPI_Finalize now and then, on the host too: see mpi.rs.
-    for image in [Image::OpenMpiBookworm, Image::WheelMpich5] {
-        let program = test_support::layout_program(&ground.user, image);
-        let program = program.to_str().expect("a printable path");
-        let speaks = if image == Image::WheelMpich5 {
-            "pmix"
-        } else {
-            "pmi2"
-        };
-        for interface in ["none", speaks] {
-            let interface = format!("--mpi={interface}");
-            for (options, on_c1, on_c2) in &layouts {
-                let options = [*options, &[&*interface]].concat();
-                let mut step = srun(ground, &options, image, &[program]);
-                step.envs([("FI_PROVIDER", "tcp"), ("OMPI_MCA_pml", "ob1")]);
-                if options.contains(&"--distribution=arbitrary") {
-                    step.env("SLURM_HOSTFILE", &hosts);
-                }
-                let output = test_support::capture_within(LIMIT, &mut step, b"");
-                test_support::assert_layout(&output, &[("c1", on_c1), ("c2", on_c2)]);
-            }
+    for image in [Image::OpenMpiBookworm, Image::WheelMpich4] {
+        let cases: [(&[&str], &[u32], &[u32]); 4] = [
+            (&["-N2", "-n4"], &[0, 1], &[2, 3]),
+            (&["-N2", "-n4", "--distribution=cyclic"], &[0, 2], &[1, 3]),
+            // More ranks than cores, and not as many on each node.
+            (
+                &["-N2", "-n5", "-O", "--distribution=plane=2"],
+                &[0, 1, 4],
+                &[2, 3],
+            ),
+            (&["-N1", "-n1", "-wc1"], &[0], &[]),
+        ];
+        for (options, on_c1, on_c2) in cases {
+            let options = [options, &["--mpi=none"]].concat();
+            expect_ranks(&run(ground, &options, image), on_c1, on_c2);
         }
     }
 }

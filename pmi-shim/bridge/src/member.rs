@@ -105,7 +105,7 @@ impl Member {
     /// Takes one who asks for a seat, and answers when the job is known.
     pub fn welcome(&mut self, asking: Asking, hello: Hello, mut belongings: Belongings) {
         if let Some((_, abort)) = &self.aborted {
-            return refuse(&asking, &hello, &abort.reason);
+            return refuse(&asking, &hello, &belongings, &abort.reason);
         }
         let rank = hello.rank;
         let waiting = self.waiting.iter().map(|(_, hello, _)| hello.rank);
@@ -113,7 +113,8 @@ impl Member {
             .chain(self.ranks.iter().map(|place| place.rank))
             .any(|other| other == rank)
         {
-            return refuse(&asking, &hello, &format!("rank {rank} has a seat already"));
+            let reason = format!("rank {rank} has a seat already");
+            return refuse(&asking, &hello, &belongings, &reason);
         }
         if self.stepd.is_none() && is_slurms(&hello.host) {
             self.stepd = stepd::above(belongings.process.as_fd());
@@ -444,8 +445,8 @@ impl Member {
     }
 
     fn refuse_all(&mut self, reason: &str) {
-        for (asking, hello, _) in self.waiting.drain(..) {
-            refuse(&asking, &hello, reason);
+        for (asking, hello, belongings) in self.waiting.drain(..) {
+            refuse(&asking, &hello, &belongings, reason);
         }
     }
 
@@ -483,10 +484,13 @@ impl Member {
                         alive: true,
                     });
                 }
-                Err(reason) => asking.refuse(Refused {
-                    line: format!("a seat for rank {} of {}: {reason}", hello.rank, hello.size),
-                    hint: "run with -v, and see docs/PMI.md".into(),
-                }),
+                Err(reason) => asking.refuse(
+                    Some(&belongings),
+                    Refused {
+                        line: format!("a seat for rank {} of {}: {reason}", hello.rank, hello.size),
+                        hint: "run with -v, and see docs/PMI.md".into(),
+                    },
+                ),
             }
         }
     }
@@ -498,12 +502,13 @@ fn is_slurms(host: &HostInterface) -> bool {
     matches!(host, HostInterface::Slurm(_) | HostInterface::Pmi2)
 }
 
-fn refuse(asking: &Asking, hello: &Hello, reason: &str) {
+fn refuse(asking: &Asking, hello: &Hello, belongings: &Belongings, reason: &str) {
     let (launcher, mpi) = &hello.names;
-    asking.refuse(Refused {
+    let refused = Refused {
         line: format!("bridge from {launcher} to {mpi}: {reason}"),
         hint: "an image with the launcher's own MPI needs no bridge".into(),
-    });
+    };
+    asking.refuse(Some(belongings), refused);
 }
 
 /// Whether a descriptor has something to tell; a pidfd, that its process has ended.

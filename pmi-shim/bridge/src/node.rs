@@ -131,14 +131,15 @@ impl Node {
     fn welcome(&mut self, asking: Asking, hello: Hello, belongings: Belongings, now: Instant) {
         let common = self.common.get_or_insert_with(|| hello.clone());
         if let Some(other) = difference(common, &hello) {
-            asking.refuse(Refused {
+            let refused = Refused {
                 line: format!(
                     "a seat for rank {}: its {other} is not the other ranks'",
                     hello.rank
                 ),
                 hint: "all ranks of a job need images whose MPIs want the same of their launcher"
                     .into(),
-            });
+            };
+            asking.refuse(Some(&belongings), refused);
             return;
         }
         if self.member.is_none() && self.failed.is_none() {
@@ -156,10 +157,11 @@ impl Node {
             }
         }
         if let Some(line) = &self.failed {
-            asking.refuse(Refused {
+            let refused = Refused {
                 line: line.clone(),
                 hint: "srun --mpi=pmix or --mpi=pmi2 needs nothing of the nodes".into(),
-            });
+            };
+            asking.refuse(Some(&belongings), refused);
             return;
         }
         if let Some(member) = &mut self.member {
@@ -171,11 +173,15 @@ impl Node {
     fn turn_away_the_rest(&mut self) {
         let now = Instant::now();
         self.let_in(now);
-        for asking in self.asking.drain(..) {
-            asking.refuse(Refused {
+        for mut asking in self.asking.drain(..) {
+            let refused = Refused {
                 line: "a seat at the PMI bridge: the job has ended".into(),
                 hint: "another rank of it failed; its message says why".into(),
-            });
+            };
+            match asking.read() {
+                Came::Hello(_, belongings) => asking.refuse(Some(&belongings), refused),
+                _ => asking.refuse(None, refused),
+            }
         }
     }
 }

@@ -172,8 +172,12 @@ impl Asking {
         self.answer(&Message::Seat(seat), descriptor);
     }
 
-    /// Answers that there is none.
-    pub fn refuse(&self, refused: Refused) {
+    /// Answers that there is none. The rank has to live to say so: its lifeline, which is
+    /// closed with its belongings, would end it. `None`: it has not sent them yet.
+    pub fn refuse(&self, belongings: Option<&Belongings>, refused: Refused) {
+        if let Some(belongings) = belongings {
+            belongings.lifeline.release();
+        }
         self.answer(&Message::Refused(refused), None);
     }
 

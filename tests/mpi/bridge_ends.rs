@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use test_support::{Image, Leftovers, Mpi, Output, Running, User};
+use test_support::{Hosts, Image, Leftovers, Mpi, Output, Running, User};
 
 use crate::bridge::assert_nothing_left;
 use crate::ranks::{run, LIMIT};
@@ -18,6 +19,7 @@ const ENDS: &str = r#"
 #include <mpi.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 int main(int argc, char **argv)
@@ -32,8 +34,8 @@ int main(int argc, char **argv)
         MPI_Abort(MPI_COMM_WORLD, 7);
     if (rank == 1 && strcmp(argv[1], "crash") == 0)
         raise(SIGSEGV);
-    if (rank == 1 && strcmp(argv[1], "leave") == 0)
-        _exit(0);
+    if (rank == 1 && strncmp(argv[1], "leave", 5) == 0)
+        _exit(atoi(argv[1] + 5));
     MPI_Comm other;
     char port[MPI_MAX_PORT_NAME] = "";
     if (rank == 1 && strcmp(argv[1], "spawn") == 0)
@@ -123,10 +125,9 @@ impl Pair {
         ]
     }
 
-    /// Three ranks that have passed MPI_Init.
-    fn start(&self, word: &str) -> Running {
+    /// Ranks that have passed MPI_Init.
+    fn start(&self, mut job: Command, word: &str) -> Running {
         let _ = fs::remove_file(&self.up);
-        let mut job = self.mpi.command(&self.user, 3);
         job.arg(test_support::command())
             .arg("exec")
             .arg(format!("--mpi={}", self.choice))
@@ -146,31 +147,45 @@ impl Pair {
     /// that nothing is left.
     fn ends(&self, word: &str, what: impl FnOnce(&Running)) -> Output {
         let before = Leftovers::snapshot(&self.user);
-        let job = self.start(word);
+        let output = self.is_soon_over(self.mpi.command(&self.user, 3), word, what);
+        assert!(!output.status.success(), "{word}: {output}");
+        assert_nothing_left(&before);
+        output
+    }
+
+    /// The same, whatever status the launcher makes of it.
+    fn is_soon_over(&self, job: Command, word: &str, what: impl FnOnce(&Running)) -> Output {
+        let job = self.start(job, word);
         let begun = Instant::now();
         what(&job);
         let output = job.wait(LIMIT);
+        let took = begun.elapsed();
         let name = self.mpi.launcher().display();
         let image = self.image.display();
-        assert!(begun.elapsed() < SOON, "{word}, {name}, {image}: {output}");
-        assert!(
-            !output.status.success(),
-            "{word}, {name}, {image}: {output}"
-        );
-        assert_nothing_left(&before);
+        println!("{word}, {name}, {image}: over after {took:.1?}");
+        assert!(took < SOON, "{word}, {name}, {image}: {output}");
         output
     }
 
     /// The job ends by itself, and the MPI says that this call failed.
     fn fails(&self, word: &str, call: &str) {
+        self.fails_in(word, &[call]);
+    }
+
+    /// The same, where ranks are in one of these calls each, and any may be the first.
+    fn fails_in(&self, word: &str, calls: &[&str]) {
         let output = self.ends(word, |_| ());
         let said = output.stdout() + &output.stderr();
-        assert!(said.contains(call), "{output}");
+        assert!(calls.iter().any(|call| said.contains(call)), "{output}");
     }
 
     /// Kills one process of the user's by its name.
     fn kill(&self, name: &str) {
-        let script = format!("pkill -KILL -o -u {} -x '{name}'", self.user.uid());
+        self.kill_by(&format!("-o -x '{name}'"));
+    }
+
+    fn kill_by(&self, which: &str) {
+        let script = format!("pkill -KILL -u {} {which}", self.user.uid());
         run(&mut self.user.shell(&script)).succeeded();
     }
 }
@@ -192,7 +207,9 @@ fn a_crash_ends_the_job() {
 #[test]
 fn a_rank_that_leaves_without_finalize_ends_the_job() {
     for pair in Pair::all() {
-        pair.ends("leave", |_| ());
+        for word in ["leave 0", "leave 7"] {
+            pair.ends(word, |_| ());
+        }
     }
 }
 
@@ -213,7 +230,8 @@ fn names_and_ports_fail_with_the_mpis_own_error() {
         pair.fails("look up", "ookup_name");
     }
     for image in [Image::OpenMpiBookworm, Image::OpenMpiTrixie] {
-        Pair::new(Mpi::mpich(), image).fails("connect", "MPI_Comm_connect");
+        let calls = ["MPI_Comm_connect", "MPI_Comm_accept"];
+        Pair::new(Mpi::mpich(), image).fails_in("connect", &calls);
     }
 }
 
@@ -246,5 +264,39 @@ fn a_killed_bridge_ends_the_job() {
 fn a_killed_launcher_ends_the_job() {
     for pair in Pair::all() {
         pair.ends("wait", |job| job.signal(Signal::SIGKILL));
+    }
+}
+
+#[test]
+fn a_killed_daemon_on_another_host_ends_the_job() {
+    for (pair, daemon) in [
+        (
+            Pair::new(Mpi::mpich(), Image::OpenMpiBookworm),
+            "hydra_pmi_proxy",
+        ),
+        (
+            Pair::compiled_outside(Mpi::openmpi(), Image::WheelMpich5),
+            "orted",
+        ),
+        (
+            Pair::compiled_outside(Mpi::openmpi5(), Image::WheelMpich5),
+            "prted",
+        ),
+    ] {
+        let hosts = Hosts::two(&pair.user);
+        let job = hosts.mpirun(&pair.mpi, &pair.user, 2);
+        let output = pair.is_soon_over(job, "wait", |_| {
+            pair.kill_by(&format!("-n -x {daemon}"));
+        });
+        // The hosts have processes of the user's too, for as long as they are there.
+        let ours = format!("pgrep -u {} -x 'ends|pmi-bridge'", pair.user.uid());
+        let begun = Instant::now();
+        while run(&mut pair.user.shell(&ours)).status.success() {
+            assert!(begun.elapsed() < SOON, "{daemon}: something is left");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        println!("{daemon}: nothing is left after {:.1?}", begun.elapsed());
+        // PRRTE says that it has lost a daemon, of any job, and ends with 0.
+        assert!(daemon == "prted" || !output.status.success(), "{output}");
     }
 }

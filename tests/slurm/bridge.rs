@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     ("bridge_serves_what_scripts_and_interpreters_start", scripts),
     ("bridge_over_pmi2_serves_open_mpi", over_pmi2),
     ("bridge_over_pmix_exchanges_between_the_nodes", over_pmix),
+    ("bridge_asks_ranks_of_other_nodes_one_by_one", one_by_one),
     ("bridge_that_is_killed_ends_the_step", killed_helper),
     ("bridge_ends_the_step_with_a_killed_rank", killed_rank),
     (
@@ -22,6 +23,7 @@ pub const CASES: &[Case] = &[
     ),
     ("bridge_lets_no_stranger_join_or_wait_in_its_way", strangers),
     ("bridge_does_not_wait_for_a_node_that_failed", missing_node),
+    ("bridge_says_that_no_tcp_goes_between_the_nodes", blocked),
 ];
 
 /// The job ends within this, whatever died.
@@ -162,6 +164,20 @@ fn over_pmi2(ground: &Ground) {
     }
 }
 
+/// Open MPI asks for each rank's address when it needs it, not for all in a fence.
+fn one_by_one(ground: &Ground) {
+    for pmi in ["--mpi=none", "--mpi=pmi2"] {
+        let two = ["-N2", "-n4", pmi, "--distribution=cyclic"];
+        let mut command = srun(ground, &two, Image::OpenMpiBookworm, &["ring"]);
+        command
+            .env("OMPI_MCA_pml", "ob1")
+            .env("OMPI_MCA_pmix_base_async_modex", "1")
+            .env("OMPI_MCA_pmix_base_collect_data", "0");
+        let output = test_support::capture_within(LIMIT, &mut command, b"");
+        expect_ranks(&output, &[0, 2], &[1, 3]);
+    }
+}
+
 /// The launcher's server tells the helpers where they are, and the ranks of a node have
 /// one helper; where it dies, or the process that talks to the server, the step ends.
 fn over_pmix(ground: &Ground) {
@@ -240,12 +256,18 @@ fn expect_soon_over(ground: &Ground, step: Running) -> Output {
     let output = step.wait(LIMIT);
     assert!(begun.elapsed() < SOON, "{:?}: {output}", begun.elapsed());
     assert!(!output.status.success(), "{output}");
-    let end = Instant::now() + SOON;
+    wait_for_the_end(ground, "a process killed");
+    output
+}
+
+/// Waits until neither ranks nor helpers are left, which must be soon.
+fn wait_for_the_end(ground: &Ground, what: &str) {
+    let begun = Instant::now();
     while !pids(ground, "pmi-bridge").is_empty() || !pids(ground, "ring").is_empty() {
-        assert!(Instant::now() < end, "something is left");
+        assert!(begun.elapsed() < SOON, "something is left: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
-    output
+    println!("{what}: over after {:.1} s", begun.elapsed().as_secs_f64());
 }
 
 fn killed_helper(ground: &Ground) {
@@ -257,21 +279,26 @@ fn killed_helper(ground: &Ground) {
 }
 
 /// Slurm itself leaves ranks alone whose slurmstepd has died, and srun waits for half a
-/// minute. The helper is a client of that daemon's server.
+/// minute. Under PMIx the helper is a client of that daemon's server; else it watches the
+/// daemon, and tells the other node's.
 fn killed_stepd(ground: &Ground) {
-    let options = ["--job-name=stepd", "-N2", "-n4", "--mpi=pmix"];
-    let step = holding_step(ground, &options, Image::WheelMpich4);
-    let node = &ground.cluster.nodes()[0];
-    let mut pkill = ground.cluster.root(node, "pkill");
-    pkill.args(["-KILL", "--oldest", "--exact", "slurmstepd"]);
-    test_support::capture(&mut pkill).succeeded();
-    let end = Instant::now() + SOON;
-    while !pids(ground, "pmi-bridge").is_empty() || !pids(ground, "ring").is_empty() {
-        assert!(Instant::now() < end, "something is left");
-        std::thread::sleep(Duration::from_millis(50));
+    for (pmi, image) in [
+        ("pmix", Image::WheelMpich4),
+        ("pmi2", Image::OpenMpiBookworm),
+        ("none", Image::OpenMpiBookworm),
+    ] {
+        let pmi = format!("--mpi={pmi}");
+        let options = ["--job-name=stepd", "-N2", "-n4", &pmi];
+        let step = holding_step(ground, &options, image);
+        let node = &ground.cluster.nodes()[0];
+        let mut pkill = ground.cluster.root(node, "pkill");
+        pkill.args(["-KILL", "--oldest", "--exact", "slurmstepd"]);
+        test_support::capture(&mut pkill).succeeded();
+        wait_for_the_end(ground, &format!("slurmstepd killed, {pmi}"));
+        ground.command("scancel", &["--name=stepd"]);
+        drop(step);
+        ground.cluster.wait_until_idle();
     }
-    ground.command("scancel", &["--name=stepd"]);
-    drop(step);
 }
 
 fn killed_rank(ground: &Ground) {
@@ -365,4 +392,51 @@ fn missing_node(ground: &Ground) {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(!output.stdout().contains("rank 0 of"), "{output}");
+}
+
+/// What the user's processes on the second node send to the first is lost on the way, as
+/// behind a firewall: one line says so, soon.
+fn blocked(ground: &Ground) {
+    let [first, second] = ground.cluster.nodes() else {
+        panic!("the cluster has two nodes");
+    };
+    let uid = ground.user.uid();
+    let ip = |words: &str| {
+        let mut command = ground.cluster.root(second, "ip");
+        command.args(words.split(' '));
+        test_support::capture(&mut command)
+    };
+    let users = format!("uidrange {uid}-{uid} to {} lookup 100", first.address());
+    // The other end of this cable belongs to nobody of that name.
+    ip("link add nowhere type veth peer name nobody").succeeded();
+    ip("link set nowhere up").succeeded();
+    ip("link set nobody up").succeeded();
+    let neighbour = format!("neigh add {} lladdr 02:00:00:00:00:99", first.address());
+    ip(&format!("{neighbour} dev nowhere")).succeeded();
+    ip("route add default dev nowhere table 100").succeeded();
+    ip(&format!("rule add {users}")).succeeded();
+    for (pmi, image, remedy) in [
+        ("pmix", Image::WheelMpich4, "needs TCP between the nodes"),
+        (
+            "none",
+            Image::OpenMpiBookworm,
+            "ports 20000 to 31999 must be open",
+        ),
+    ] {
+        let pmi = format!("--mpi={pmi}");
+        let begun = Instant::now();
+        let options = ["--kill-on-bad-exit=1", "-N2", "-n2", &pmi];
+        let output = run(ground, &options, image);
+        let took = begun.elapsed();
+        println!("no TCP between the nodes, {pmi}: over after {took:.1?}");
+        assert!(!output.status.success(), "{output}");
+        let told = output.stderr();
+        let silent = format!("was not reached: {}:", first.address());
+        let parts = [&silent, "no answer, as behind a firewall", remedy];
+        assert!(parts.iter().all(|part| told.contains(part)), "{output}");
+        // Of these, ten are the bridge's patience.
+        assert!(took < Duration::from_secs(25), "{output}");
+    }
+    ip(&format!("rule del {users}")).succeeded();
+    ip("link del nowhere").succeeded();
 }

@@ -156,7 +156,7 @@ fn open_mpi_asks_ranks_of_other_hosts_one_by_one() {
 }
 
 /// Gets a word of every rank, and another one that they put after that, and enters no
-/// fence, or one at the beginning.
+/// fence before, or one at the beginning.
 const FENCELESS: &str = r#"
 #include <pmix.h>
 #include <stdio.h>
@@ -193,6 +193,9 @@ int main(int argc, char **argv)
     }
     printf("rank %u has all words\n", me.rank);
     fflush(stdout);
+    /* Those who still ask would find nobody where all have left. */
+    if (PMIx_Fence(NULL, 0, NULL, 0) != PMIX_SUCCESS)
+        return 8;
     return PMIx_Finalize(NULL, 0) == PMIX_SUCCESS ? 0 : 6;
 }
 "#;

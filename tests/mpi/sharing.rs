@@ -206,8 +206,9 @@ fn sixty_four_ranks_started_at_once_all_come_up() {
 fn what_a_rank_finds_out_of_the_program_others_are_told() {
     let user = User::ordinary();
     let mut job = Mpi::openmpi().command(&user, 16);
+    // By the starter each rank looks for itself.
     job.arg(test_support::command())
-        .args(["-vv", "exec"])
+        .args(["-vv", "exec", "--userns"])
         .arg(Image::OpenMpiBookworm.directory());
     job.arg("ring");
     let output = crate::ranks::run(&mut job);

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Step as _};
 
-/// More than the longest [`super::Member`] in words.
+/// More than the longest [`super::Membership`] in words.
 pub(super) const LONGEST: usize = 512;
 
 /// So many ranks can wait at a time.

@@ -11,6 +11,7 @@ mod bridge;
 mod entering;
 mod faults;
 mod ground;
+mod layers;
 mod like_host;
 mod limits;
 mod mpi;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         bridge::CASES,
         faults::CASES,
         attacks::CASES,
+        layers::CASES,
         limits::CASES,
         bench::CASES,
     ]

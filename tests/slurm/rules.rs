@@ -33,14 +33,14 @@ const DIRECTORY: &str = "/etc/singularity";
 const FILE: &str = "/etc/singularity/singularity.conf";
 
 /// The site's rules on the first node, where the steps go, until it is dropped.
-struct Rules<'a> {
+pub struct Rules<'a> {
     ground: &'a Ground,
     /// Whether the directory was made for it.
     made: bool,
 }
 
 impl<'a> Rules<'a> {
-    fn new(ground: &'a Ground) -> Self {
+    pub fn new(ground: &'a Ground) -> Self {
         let made = !Path::new(DIRECTORY).exists();
         if made {
             fs::create_dir(DIRECTORY).expect("root may");
@@ -54,19 +54,19 @@ impl<'a> Rules<'a> {
     }
 
     /// The file says this from now on.
-    fn say(&self, text: &str) -> &Self {
+    pub fn say(&self, text: &str) -> &Self {
         self.on_node(&format!("cat >{FILE} <<'EOF'\n{text}\nEOF"));
         self
     }
 
-    fn on_node(&self, text: &str) {
+    pub fn on_node(&self, text: &str) {
         let node = &self.ground.cluster.nodes()[0];
         let mut shell = self.ground.cluster.root(node, "sh");
         run(shell.args(["-ec", text])).succeeded();
     }
 
     /// A step with these options and words.
-    fn step(&self, image: &Path, words: &[&str]) -> Output {
+    pub fn step(&self, image: &Path, words: &[&str]) -> Output {
         let node = format!("--nodelist={}", self.ground.cluster.nodes()[0].name());
         self.ground
             .srun_in(image, &[&[node.as_str()], words].concat())
@@ -416,7 +416,7 @@ fn audit_log(ground: &Ground) {
     }
     refused.exited_with(255);
     assert!(
-        no.contains(" outcome=refused reason=\"attach image "),
+        no.contains(&line) && no.contains(" outcome=refused reason=\"attach image "),
         "{no}"
     );
     assert_eq!(silent, "");

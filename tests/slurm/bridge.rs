@@ -10,7 +10,7 @@ use crate::ground::{Ground, LIMIT};
 use crate::Case;
 
 pub const CASES: &[Case] = &[
-    ("bridge_without_any_pmi_serves_every_layout", layouts),
+    ("bridge_serves_every_layout", layouts),
     ("bridge_serves_what_scripts_and_interpreters_start", scripts),
     ("bridge_over_pmi2_serves_open_mpi", over_pmi2),
     ("bridge_over_pmix_exchanges_between_the_nodes", over_pmix),
@@ -65,23 +65,48 @@ fn expect_ranks(output: &Output, on_c1: &[u32], on_c2: &[u32]) {
     }
 }
 
+/// Ranks know which of them share memory, whatever the step offers and the MPI speaks.
 fn layouts(ground: &Ground) {
+    let hosts = ground.user.file("hosts", "c2\nc1\nc2\n");
+    let listed = ["-N2", "-n3", "--distribution=arbitrary"];
+    let layouts: [(&[&str], &[usize], &[usize]); 5] = [
+        (&["-N2", "-n4"], &[0, 1], &[2, 3]),
+        (&["-N2", "-n4", "--distribution=cyclic"], &[0, 2], &[1, 3]),
+        // More ranks than cores, and not as many on each node.
+        (
+            &["-N2", "-n5", "-O", "--distribution=plane=2"],
+            &[0, 1, 4],
+            &[2, 3],
+        ),
+        (&listed, &[1], &[0, 2]),
+        (&["-N1", "-n1", "-wc1"], &[0], &[]),
+    ];
     // Debian's MPICH hangs in MPI_Finalize now and then, on the host too: see mpi.rs.
-    for image in [Image::OpenMpiBookworm, Image::WheelMpich4] {
-        let cases: [(&[&str], &[u32], &[u32]); 4] = [
-            (&["-N2", "-n4"], &[0, 1], &[2, 3]),
-            (&["-N2", "-n4", "--distribution=cyclic"], &[0, 2], &[1, 3]),
-            // More ranks than cores, and not as many on each node.
-            (
-                &["-N2", "-n5", "-O", "--distribution=plane=2"],
-                &[0, 1, 4],
-                &[2, 3],
-            ),
-            (&["-N1", "-n1", "-wc1"], &[0], &[]),
-        ];
-        for (options, on_c1, on_c2) in cases {
-            let options = [options, &["--mpi=none"]].concat();
-            expect_ranks(&run(ground, &options, image), on_c1, on_c2);
+    for (image, speaks) in [
+        (Image::OpenMpiBookworm, "pmi2"),
+        (Image::WheelMpich5, "pmix"),
+    ] {
+        let program = test_support::layout_program(&ground.user, image);
+        let program = program.to_str().expect("a printable path");
+        for interface in ["none", speaks] {
+            for (options, on_c1, on_c2) in &layouts {
+                let options = [*options, &["--mpi", interface]].concat();
+                let mut step = srun(ground, &options, image, &[program]);
+                step.envs([("FI_PROVIDER", "tcp"), ("OMPI_MCA_pml", "ob1")]);
+                if options.starts_with(&listed) {
+                    step.env("SLURM_HOSTFILE", &hosts);
+                }
+                let output = test_support::capture_within(LIMIT, &mut step, b"");
+                if options.starts_with(&listed) && interface == "pmi2" {
+                    // Slurm tells each rank that it is alone on its node.
+                    assert!(!output.status.success(), "{output}");
+                    output.wrote("");
+                    let line = "the launcher tells the program that this rank is on another node";
+                    assert!(output.stderr().contains(line), "{output}");
+                } else {
+                    test_support::assert_layout(&output, &[("c1", on_c1), ("c2", on_c2)]);
+                }
+            }
         }
     }
 }

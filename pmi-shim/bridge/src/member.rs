@@ -464,13 +464,27 @@ impl Member {
         let (Some(app), Some(job)) = (&mut self.app, &self.job) else {
             return;
         };
+        let mut misplaced = None;
         for (asking, hello, belongings) in self.waiting.drain(..) {
             // prterun tells its ranks no number; the server of PMIx, that was asked, does.
             let agrees = hello.host == HostInterface::Pmix || hello.size == job.layout.size();
-            let known = job.local.contains(&hello.rank) && agrees;
-            let seat = match known && self.ranks.iter().all(|place| place.rank != hello.rank) {
-                true => app.seat(hello.rank),
-                false => Err("the launcher knows no such rank here, or it came twice".into()),
+            let is_here = job.local.contains(&hello.rank);
+            let is_new = self.ranks.iter().all(|place| place.rank != hello.rank);
+            let seat = if agrees && is_here && is_new {
+                app.seat(hello.rank)
+            } else if agrees && !is_here && job.layout.node_of(hello.rank).is_some() {
+                // Slurm 22.05 does so over PMI-2 where --distribution=arbitrary.
+                misplaced = Some(hello.rank);
+                Err("the launcher tells the program that this rank is on another node".into())
+            } else {
+                Err("the launcher knows no such rank here, or it came twice".into())
+            };
+            let hint = match misplaced == Some(hello.rank) {
+                true => {
+                    "lay the ranks out in another way than srun's --distribution=arbitrary, \
+                     or over srun --mpi=pmix or --mpi=none"
+                }
+                false => "run with -v, and see docs/PMI.md",
             };
             match seat {
                 Ok((seat, descriptor)) => {
@@ -488,10 +502,15 @@ impl Member {
                     Some(&belongings),
                     Refused {
                         line: format!("a seat for rank {} of {}: {reason}", hello.rank, hello.size),
-                        hint: "run with -v, and see docs/PMI.md".into(),
+                        hint: hint.into(),
                     },
                 ),
             }
+        }
+        if let Some(rank) = misplaced {
+            // The others would wait for it.
+            let reason = format!("rank {rank} is on another node than the launcher tells");
+            self.end(Abort::new(1, reason), Instant::now());
         }
     }
 }

@@ -37,6 +37,11 @@ pub fn essence(output: &Output) -> (Option<i32>, Option<i32>, String, String) {
                 Some(end) => line[..end].to_owned(),
                 None => line,
             })
+            // Which of the two depends on whether the controller or the node is heard first.
+            .map(|line| match line.starts_with("srun: Force Terminated") {
+                true => "srun: Job step aborted".to_owned(),
+                false => line,
+            })
             .map(|line| match (line.find("STEP "), line.find("CANCELLED")) {
                 (Some(from), Some(to)) => format!("{}{}", &line[..from], &line[to..to + 9]),
                 _ => match line.find("StepId=") {

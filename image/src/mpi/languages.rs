@@ -20,10 +20,6 @@ pub(super) fn is_r(name: &OsStr) -> bool {
     name == "R" || name == "Rscript"
 }
 
-fn setting(question: &Question<'_>, name: &str) -> Option<OsString> {
-    (question.variable)(name).filter(|value| !value.is_empty())
-}
-
 fn list(value: Option<OsString>) -> Vec<PathBuf> {
     let value = value.unwrap_or_default();
     let parts = value.as_bytes().split(|&byte| byte == b':');
@@ -39,15 +35,19 @@ pub(super) fn of_r(loader: &Loader<'_>, question: &Question<'_>, r: &Path) -> Ve
     let root = loader.root();
     let mut places: Vec<PathBuf> = ["R_LIBS", "R_LIBS_USER", "R_LIBS_SITE"]
         .into_iter()
-        .flat_map(|name| list(setting(question, name)))
+        .flat_map(|name| list(question.setting(name)))
         .collect();
     // ~/R/x86_64-pc-linux-gnu-library/4.2
-    let own = setting(question, "HOME").map(|home| Path::new(&home).join("R"));
+    let own = question
+        .setting("HOME")
+        .map(|home| Path::new(&home).join("R"));
     for platform in own.iter().flat_map(|own| root.names(own)) {
         let platform = own.as_deref().unwrap_or(Path::new("/")).join(platform);
         places.extend(root.names(&platform).iter().map(|v| platform.join(v)));
     }
-    let installed = setting(question, "R_HOME").map(|home| Path::new(&home).join("library"));
+    let installed = question
+        .setting("R_HOME")
+        .map(|home| Path::new(&home).join("library"));
     places.extend(installed);
     places.extend(
         [
@@ -83,9 +83,9 @@ pub(super) fn of_r(loader: &Loader<'_>, question: &Question<'_>, r: &Path) -> Ve
 /// told to take the system's).
 pub(super) fn of_julia(loader: &Loader<'_>, question: &Question<'_>, julia: &Path) -> Vec<PathBuf> {
     let root = loader.root();
-    let mut depots = list(setting(question, "JULIA_DEPOT_PATH"));
+    let mut depots = list(question.setting("JULIA_DEPOT_PATH"));
     if depots.is_empty() {
-        let home = setting(question, "HOME");
+        let home = question.setting("HOME");
         depots.extend(home.map(|home| Path::new(&home).join(".julia")));
     }
     if let Some(prefix) = julia.parent().and_then(Path::parent) {

@@ -24,7 +24,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use ld_cache::LdCache;
-pub use python::VARIABLES;
 pub use root::Root;
 pub use survey::{survey, Library, LibraryKind};
 
@@ -193,6 +192,28 @@ pub struct Question<'a> {
     pub at_terminal: bool,
     /// How closely to look.
     pub depth: Depth,
+}
+
+/// The variables that are asked for: no answer depends on others.
+pub const VARIABLES: [&str; 10] = [
+    "HOME",
+    "JULIA_DEPOT_PATH",
+    "MPI4PY_LIBMPI",
+    "MPI4PY_MPIABI",
+    "PYTHONPATH",
+    "PYTHONUSERBASE",
+    "R_HOME",
+    "R_LIBS",
+    "R_LIBS_SITE",
+    "R_LIBS_USER",
+];
+
+impl Question<'_> {
+    /// One of [`VARIABLES`], if it says anything.
+    fn setting(&self, name: &str) -> Option<OsString> {
+        debug_assert!(VARIABLES.contains(&name), "{name}");
+        (self.variable)(name).filter(|value| !value.is_empty())
+    }
 }
 
 impl fmt::Debug for Question<'_> {

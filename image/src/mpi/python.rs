@@ -38,7 +38,7 @@ pub(super) fn mpi(loader: &Loader<'_>, question: &Question<'_>, python: &Path) -
         .collect();
     // One that was compiled here has no word between `MPI` and Python's own.
     let plain = extensions.iter().find(|name| variant(name).is_none());
-    let chosen = match (plain, setting(question, "MPI4PY_MPIABI")) {
+    let chosen = match (plain, question.setting("MPI4PY_MPIABI")) {
         (Some(plain), _) => plain,
         (None, Some(wanted)) => {
             let wanted = match wanted.to_str()?.to_lowercase().as_str() {
@@ -54,20 +54,6 @@ pub(super) fn mpi(loader: &Loader<'_>, question: &Question<'_>, python: &Path) -
     let path = package.join(chosen);
     let file = root.file(&path)?;
     of_elf(loader, loader.program(&path, file)?, question.depth)
-}
-
-/// The variables that are asked for: no answer depends on others.
-pub const VARIABLES: [&str; 5] = [
-    "HOME",
-    "MPI4PY_LIBMPI",
-    "MPI4PY_MPIABI",
-    "PYTHONPATH",
-    "PYTHONUSERBASE",
-];
-
-fn setting(question: &Question<'_>, name: &str) -> Option<OsString> {
-    debug_assert!(VARIABLES.contains(&name), "{name}");
-    (question.variable)(name).filter(|value| !value.is_empty())
 }
 
 /// `MPI.cpython-311-x86_64-linux-gnu.so`, `MPI.abi3.so`, `MPI.mpich.cpython-…so`.
@@ -121,11 +107,12 @@ impl Places {
                     name.trim() == "include-system-site-packages" && value.trim() == "true"
                 })
             });
-        let user = setting(question, "PYTHONUSERBASE")
+        let user = question
+            .setting("PYTHONUSERBASE")
             .map(PathBuf::from)
-            .or_else(|| Some(Path::new(&setting(question, "HOME")?).join(".local")))
+            .or_else(|| Some(Path::new(&question.setting("HOME")?).join(".local")))
             .filter(|_| uses_base);
-        let named = setting(question, "PYTHONPATH").unwrap_or_default();
+        let named = question.setting("PYTHONPATH").unwrap_or_default();
         let named = named
             .as_bytes()
             .split(|&byte| byte == b':')
@@ -189,7 +176,7 @@ impl Places {
         python: &Object,
     ) -> Option<Mpi> {
         const NAMES: [&str; 3] = ["libmpi.so", "libmpi.so.12", "libmpi.so.40"];
-        let places: Vec<PathBuf> = match setting(question, "MPI4PY_LIBMPI") {
+        let places: Vec<PathBuf> = match question.setting("MPI4PY_LIBMPI") {
             Some(list) => list
                 .as_bytes()
                 .split(|&byte| byte == b':')

@@ -189,6 +189,10 @@ mod tests {
         assert_ne!(asked, ask(&words[..1], "/bin", "/"));
         assert_ne!(asked, ask(&words, "/opt/bin", "/"));
         assert_ne!(asked, ask(&words, "/bin", "/tmp"));
+        let mut packages = with("/bin");
+        packages.base.push(("R_LIBS".into(), "/opt/R".into()));
+        let elsewhere = question(&words, &packages, &[], Path::new("/"), false);
+        assert_ne!(asked, elsewhere);
         std::fs::write(&file, "another").unwrap();
         assert_ne!(asked, ask(&words, "/bin", "/"));
         std::fs::remove_file(&file).unwrap();

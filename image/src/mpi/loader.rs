@@ -187,11 +187,37 @@ impl<'r> Loader<'r> {
     pub fn each_needed<T>(
         &self,
         program: Object,
+        look: impl FnMut(&OsStr, &Object) -> Look<T>,
+    ) -> Option<T> {
+        self.walk(program, |_| (), look)
+    }
+
+    /// Shows `look` a program and each library that it and its libraries need, nearest
+    /// first, but for those whose names `passes` says no to.
+    pub fn each_object(
+        &self,
+        program: Object,
+        passes: impl Fn(&OsStr) -> bool,
+        look: impl FnMut(&Object),
+    ) {
+        self.walk(program, look, |name, _| match passes(name) {
+            true => Look::<()>::Follow,
+            false => Look::Pass,
+        });
+    }
+
+    /// Shows `reached` each object, nearest first, and asks `look` once about each name
+    /// that one of them needs.
+    fn walk<T>(
+        &self,
+        program: Object,
+        mut reached: impl FnMut(&Object),
         mut look: impl FnMut(&OsStr, &Object) -> Look<T>,
     ) -> Option<T> {
         let mut seen = HashSet::new();
         let mut waiting = std::collections::VecDeque::from([program]);
         while let Some(object) = waiting.pop_front() {
+            reached(&object);
             for name in &object.elf.needed {
                 if !seen.insert(name.clone()) {
                     continue;
@@ -204,28 +230,6 @@ impl<'r> Loader<'r> {
             }
         }
         None
-    }
-}
-
-impl Loader<'_> {
-    /// Shows `look` a program and each library that it and its libraries need, nearest
-    /// first, but for those whose names `passes` says no to.
-    pub fn each_object(
-        &self,
-        program: Object,
-        passes: impl Fn(&OsStr) -> bool,
-        mut look: impl FnMut(&Object),
-    ) {
-        let mut seen = HashSet::new();
-        let mut waiting = std::collections::VecDeque::from([program]);
-        while let Some(object) = waiting.pop_front() {
-            look(&object);
-            for name in &object.elf.needed {
-                if passes(name) && seen.insert(name.clone()) {
-                    waiting.extend(self.library(name, &object));
-                }
-            }
-        }
     }
 }
 

@@ -5,7 +5,6 @@
 //! what the user passed to the program.
 
 use std::fmt::Write as _;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -91,13 +90,7 @@ impl Log {
 /// A digest of what was asked for, of an image that nobody has opened: equal for what
 /// shows equally.
 pub fn digest(wish: &impl std::fmt::Debug) -> u128 {
-    let text = format!("{wish:?}");
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        (salt, env!("CARGO_PKG_VERSION"), &text).hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    half(0) << 64 | half(1)
+    crate::plan::digest(0, (env!("CARGO_PKG_VERSION"), format!("{wish:?}")))
 }
 
 /// A way to the log at `path`, on which nobody waits for long.

@@ -9,11 +9,13 @@
 //! may see; where root mounts for a user, this does.
 
 use std::fmt::Write as _;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::sys::statfs::{fstatfs, FUSE_SUPER_MAGIC};
+use nix::sys::statfs::fstatfs;
+
+use crate::mount;
 
 /// Why a directory is no layer for an overlay that root mounts for a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +60,6 @@ const OF_THE_KERNEL: [i64; 26] = [
     0x0000_0187, // autofs
 ];
 
-/// Whether somebody else than the kernel serves the files of this directory, and goes
-/// by who asks; also if that cannot be told.
-pub fn is_by_fuse(directory: BorrowedFd<'_>) -> bool {
-    !fstatfs(directory).is_ok_and(|fs| fs.filesystem_type() != FUSE_SUPER_MAGIC)
-}
-
 /// Why `directory`, which is at the place `at` of this process's mount namespace, may
 /// not be a layer; `None` if it may.
 pub fn why_unfit(directory: BorrowedFd<'_>, at: &Path) -> Option<Unfit> {
@@ -75,17 +71,9 @@ pub fn why_unfit(directory: BorrowedFd<'_>, at: &Path) -> Option<Unfit> {
     if OF_THE_KERNEL.contains(&magic) {
         return Some(Unfit::OfTheKernel);
     }
-    let read = |path: String| std::fs::read_to_string(path).ok();
-    let number = read(format!("/proc/self/fdinfo/{}", directory.as_raw_fd()))
-        .as_deref()
-        .and_then(|text| {
-            text.lines()
-                .find_map(|line| line.strip_prefix("mnt_id:"))
-                .map(|number| number.trim().to_owned())
-        });
     // Names of mounts are bytes; only those are looked at that are text either way.
     let table = std::fs::read("/proc/self/mountinfo");
-    let (Some(number), Ok(table)) = (number, table) else {
+    let (Some(number), Ok(table)) = (mount::number(directory), table) else {
         return Some(Unfit::Unknown);
     };
     mounted_below(&table, &number, at).map(Unfit::MountedOn)

@@ -49,8 +49,6 @@ mod sys;
 mod timing;
 mod tree;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 pub use audit::digest;
 pub use error::{Error, Kind};
 pub use exec::why_not;
@@ -261,20 +259,10 @@ fn fingerprint(
     if plan.unshared().pid {
         return None;
     }
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        let automatic = request.share == Share::Auto;
-        (
-            salt,
-            host.uid,
-            host_namespace.unwrap_or(0),
-            automatic,
-            &group,
-        )
-            .hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    Some(plan.fingerprint() ^ (half(2) << 64 | half(3)))
+    let automatic = request.share == Share::Auto;
+    let namespace = host_namespace.unwrap_or(0);
+    let who = plan::digest(2, (host.uid, namespace, automatic, &group));
+    Some(plan.fingerprint() ^ who)
 }
 
 /// Goes to the first working directory that exists.

@@ -11,6 +11,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{open, OFlag};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{fstatfs, FUSE_SUPER_MAGIC};
 
 use crate::error::{shown, Error, Step};
 use crate::sys::mount::{self as sys, Attributes, FileSystemContext, NODEV, NOSUID, RDONLY};
@@ -41,13 +42,28 @@ pub fn is_directory(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
 
 /// Whether two descriptors name the same place: the same file on the same mount.
 pub fn is_same(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
+    is_same_file(a, b) && number(a) == number(b)
+}
+
+/// Whether two descriptors name the same file, on whatever mounts; not if that cannot
+/// be told.
+pub fn is_same_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> bool {
     let file = |fd| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
-    let mount = |fd: BorrowedFd<'_>| {
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-        let line = text.lines().find(|line| line.starts_with("mnt_id:"))?;
-        Some(line.to_owned())
-    };
-    file(a).is_ok() && file(a) == file(b) && mount(a) == mount(b)
+    file(a).is_ok() && file(a) == file(b)
+}
+
+/// The number of the mount on which a descriptor's file was found, as
+/// proc_pid_mountinfo(5) has it too.
+pub fn number(fd: BorrowedFd<'_>) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    let number = text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?;
+    Some(number.trim().to_owned())
+}
+
+/// Whether somebody else than the kernel serves a file, and goes by who asks; also if that
+/// cannot be told.
+pub fn is_by_fuse(fd: BorrowedFd<'_>) -> bool {
+    !fstatfs(fd).is_ok_and(|fs| fs.filesystem_type() != FUSE_SUPER_MAGIC)
 }
 
 /// A detached copy of the tree at `source`, with what is mounted below it, all

@@ -135,16 +135,21 @@ pub struct Plan {
     pub max_loop_devices: u32,
 }
 
+/// 128 bits of something: others for each `salt`, of which two in succession are taken.
+pub(crate) fn digest(salt: u8, of: impl Hash) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, &of).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(salt) << 64 | half(salt + 1)
+}
+
 impl Plan {
     /// 128 bits that are the same for processes whose namespaces would be the
     /// same, made by the same build of this program.
     pub fn fingerprint(&self) -> u128 {
-        let half = |salt: u8| {
-            let mut hasher = DefaultHasher::new();
-            (salt, env!("CARGO_PKG_VERSION"), &self.steps).hash(&mut hasher);
-            u128::from(hasher.finish())
-        };
-        half(0) << 64 | half(1)
+        digest(0, (env!("CARGO_PKG_VERSION"), &self.steps))
     }
 
     /// The namespaces of the plan beyond mount and user.

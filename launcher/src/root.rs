@@ -106,7 +106,7 @@ pub fn assemble(
     }
     let sources = open_sources(plan, &host_root)?;
     let image_tree = match image_tree {
-        None if is_root(image.fd(), host_root.as_fd()) => {
+        None if mount::is_same_file(image.fd(), host_root.as_fd()) => {
             let step = || format!("mount image {}", shown(image.path()));
             Some(mount::bind(host_root.as_fd(), of_image(plan)).step(step)?)
         }
@@ -169,12 +169,6 @@ impl AsFd for Opened {
     }
 }
 
-/// Whether a descriptor names the host's root.
-fn is_root(descriptor: impl AsFd, host_root: BorrowedFd<'_>) -> bool {
-    let file = |fd| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
-    file(descriptor.as_fd()) == file(host_root)
-}
-
 /// Opens every source that is on the host, before anything covers it. Leaves out
 /// mounts whose optional source is not there.
 fn open_sources<'a>(
@@ -197,7 +191,7 @@ fn open_sources<'a>(
         };
         match mount::open_source(path) {
             Ok(source) => {
-                let covered = is_root(source.as_fd(), host_root.as_fd());
+                let covered = mount::is_same_file(source.as_fd(), host_root.as_fd());
                 let source = match covered {
                     true => mount::copy(source.as_fd())
                         .map(Opened::Tree)
@@ -252,18 +246,11 @@ fn bind_image(
             // The descriptor was opened in another mount namespace; the same
             // directory has to be found in this one.
             let here = mount::open_directory(image.path())?;
-            let (a, b) = (
-                nix::sys::stat::fstat(&here),
-                nix::sys::stat::fstat(image.fd()),
-            );
-            match (a, b) {
-                (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) => {}
-                _ => {
-                    return Err(Error::new(
-                        step(),
-                        "it was replaced while it was being opened",
-                    ))
-                }
+            if !mount::is_same_file(here.as_fd(), image.fd()) {
+                return Err(Error::new(
+                    step(),
+                    "it was replaced while it was being opened",
+                ));
             }
             mount::bind(here.as_fd(), of_image(plan)).step(step)?
         }
@@ -358,7 +345,7 @@ impl Assembly {
                 || mount::overlay(&lower, Some(layers), self.user, attributes(false, false));
             // The kernel copies files up with the rights of who mounted it. Who serves
             // them by FUSE would take the user's looking for root's.
-            let mounted = match layer::is_by_fuse(lower[0]) {
+            let mounted = match mount::is_by_fuse(lower[0]) {
                 true => mount(),
                 false => with_roots_files(mount)?,
             };

@@ -21,7 +21,6 @@ use nix::fcntl::{fallocate, open, openat, FallocateFlags, OFlag};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::resource::{getrlimit, Resource};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{fstatfs, FUSE_SUPER_MAGIC};
 
 use crate::error::{shown, Error};
 use crate::host::Host;
@@ -228,8 +227,7 @@ fn unnamed(place: &Place, by_root: bool, step: impl Fn() -> String) -> Result<Ow
     };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let directory = open(directory, flags, Mode::empty()).map_err(refused)?;
-    let is_fuse = || fstatfs(&directory).map(|fs| fs.filesystem_type() == FUSE_SUPER_MAGIC);
-    if by_root && is_fuse() != Ok(false) {
+    if by_root && crate::mount::is_by_fuse(directory.as_fd()) {
         return Err(Error::new(
             step(),
             "whoever serves its file system (FUSE) could change the copy",

@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use image::{FileSystem, Image};
 
 use nix::fcntl::{openat2, OFlag, OpenHow, ResolveFlag, AT_FDCWD};
-use nix::sys::stat::fstat;
-use nix::sys::statfs::{fstatfs, FUSE_SUPER_MAGIC};
 
 use super::load::PATH;
 use super::{Driver, ImageLimits, Owner, Site};
 use crate::error::{shown, Error, Kind};
 use crate::host::Host;
+use crate::mount;
 use crate::request::{Access, Home, Request};
 
 /// Refuses what the site does not allow to the user of `host`.
@@ -155,8 +154,8 @@ impl ImageLimits {
         }
         // Whoever serves a file system by FUSE says whose its files are, and a user
         // may serve one.
-        let by_fuse = || fstatfs(image.fd()).map(|fs| fs.filesystem_type() == FUSE_SUPER_MAGIC);
-        if !(self.owners.is_empty() && self.groups.is_empty()) && by_fuse() != Ok(false) {
+        let goes_by_owner = !(self.owners.is_empty() && self.groups.is_empty());
+        if goes_by_owner && mount::is_by_fuse(image.fd()) {
             return Err(Error::new(
                 step(),
                 "whose it is cannot be trusted: it lies on a FUSE file system",
@@ -193,8 +192,5 @@ fn leads_to(path: &Path, fd: BorrowedFd<'_>) -> bool {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let identity = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
-    openat2(AT_FDCWD, path, how)
-        .and_then(|there| Ok(identity(there.as_fd())? == identity(fd)?))
-        .unwrap_or(false)
+    openat2(AT_FDCWD, path, how).is_ok_and(|there| mount::is_same_file(there.as_fd(), fd))
 }

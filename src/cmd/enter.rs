@@ -188,24 +188,15 @@ fn request(image: &Path, entry: Entry, options: Entering, host: &Host) -> Result
             Some(name) => Share::Name(OsStr::from_bytes(name).to_owned()),
         },
         stage: launcher::stage::Stage::asked(options.stage.as_deref(), host, &site),
-        mpi: mpi(&options, host, &site)?,
+        mpi: mpi(options.mpi.as_deref(), host, &site)?,
         site,
         timing: options.timing,
         ..Request::new(image, entry, launcher)
     })
 }
 
-/// How launcher and MPI meet: as the user says, else as the site does.
-fn mpi(options: &Entering, host: &Host, site: &site::Site) -> Result<MpiChoice, Error> {
-    mpi_choice(options.mpi.as_deref(), host, site)
-}
-
-/// The same, where `--mpi` says this.
-pub fn mpi_choice(
-    said: Option<&OsStr>,
-    host: &Host,
-    site: &site::Site,
-) -> Result<MpiChoice, Error> {
+/// How launcher and MPI meet: as `--mpi` says, else as the site does.
+pub fn mpi(said: Option<&OsStr>, host: &Host, site: &site::Site) -> Result<MpiChoice, Error> {
     let choice = match said {
         None => site.mpi,
         Some(name) => Choice::named(name).ok_or_else(|| {

@@ -55,6 +55,12 @@ struct Row {
     meeting: Option<Meeting>,
 }
 
+impl Row {
+    fn is_refused(&self) -> bool {
+        matches!(self.meeting, Some(Meeting::Refuse { .. }))
+    }
+}
+
 /// A job of fewer ranks may meet in ways of its own, and is tried out before one that
 /// has more.
 const A_JOB: u32 = 4;
@@ -68,7 +74,7 @@ fn check(options: MpiCheck, host: &Host) -> Result<bool, Error> {
     let said = host
         .variable("SINGULARITY_MPI")
         .filter(|said| !said.is_empty());
-    let wanted = enter::mpi_choice(said, host, &site::load()?)?;
+    let wanted = enter::mpi(said, host, &site::load()?)?;
     let choice = wanted.choice;
     let mut words = options.words.into_iter();
     let image = words.next().map(PathBuf::from);
@@ -111,11 +117,10 @@ fn check(options: MpiCheck, host: &Host) -> Result<bool, Error> {
         (choice, wanted.hygiene),
     );
     let advice = advice(&facts, inside.as_ref(), &rows, has_bridge);
-    let meets = |row: &Row| !matches!(row.meeting, Some(Meeting::Refuse { .. }));
     let fine = match &inside {
         None => true,
         Some(inside) => {
-            inside.uses_none() || (rows.iter().any(meets) && inside.missing().is_none())
+            inside.uses_none() || (!rows.iter().all(Row::is_refused) && inside.missing().is_none())
         }
     };
     let text = match options.json {
@@ -370,9 +375,8 @@ fn advice(
                 .to_owned(),
         );
     }
-    let refused = |row: &Row| matches!(row.meeting, Some(Meeting::Refuse { .. }));
     // Where there is another, nobody has to take that one.
-    for row in rows.iter().filter(|_| rows.iter().all(refused)) {
+    for row in rows.iter().filter(|_| rows.iter().all(Row::is_refused)) {
         if let Some(Meeting::Refuse { hint, .. }) = &row.meeting {
             advice.push(format!("{}: {hint}", row.command));
         }

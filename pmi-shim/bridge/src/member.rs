@@ -470,21 +470,17 @@ impl Member {
             let agrees = hello.host == HostInterface::Pmix || hello.size == job.layout.size();
             let is_here = job.local.contains(&hello.rank);
             let is_new = self.ranks.iter().all(|place| place.rank != hello.rank);
+            let mut hint = "run with -v, and see docs/PMI.md";
             let seat = if agrees && is_here && is_new {
                 app.seat(hello.rank)
             } else if agrees && !is_here && job.layout.node_of(hello.rank).is_some() {
                 // Slurm 22.05 does so over PMI-2 where --distribution=arbitrary.
                 misplaced = Some(hello.rank);
+                hint = "lay the ranks out in another way than srun's --distribution=arbitrary, \
+                        or over srun --mpi=pmix or --mpi=none";
                 Err("the launcher tells the program that this rank is on another node".into())
             } else {
                 Err("the launcher knows no such rank here, or it came twice".into())
-            };
-            let hint = match misplaced == Some(hello.rank) {
-                true => {
-                    "lay the ranks out in another way than srun's --distribution=arbitrary, \
-                     or over srun --mpi=pmix or --mpi=none"
-                }
-                false => "run with -v, and see docs/PMI.md",
             };
             match seat {
                 Ok((seat, descriptor)) => {

@@ -213,23 +213,20 @@ impl Link {
         }
     }
 
+    /// That it has ended: as writing was told before, or so.
+    fn ended(&mut self, why: String) -> Fault {
+        theirs(self.broken.take().unwrap_or(why))
+    }
+
     fn read(&mut self) -> Result<(), Fault> {
         let mut piece = [0; 64 << 10];
         loop {
             match self.stream.read(&mut piece) {
-                Ok(0) => {
-                    let why = self.broken.take();
-                    return Err(theirs(
-                        why.as_deref().unwrap_or("it has closed the connection"),
-                    ));
-                }
+                Ok(0) => return Err(self.ended("it has closed the connection".into())),
                 Ok(length) => self.inbox.extend_from_slice(&piece[..length]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => {
-                    let why = self.broken.take();
-                    return Err(theirs(why.unwrap_or_else(|| error.to_string())));
-                }
+                Err(error) => return Err(self.ended(error.to_string())),
             }
             if !self.is_sealed() && self.inbox.len() > net::LONGEST_UNKNOWN {
                 return Ok(());

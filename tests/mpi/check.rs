@@ -193,16 +193,12 @@ fn programs_that_cannot_be_executed_are_told_as_exec_would() {
     let user = User::ordinary();
     let image = Image::OpenMpiBookworm.directory();
     let image = image.to_str().expect("text");
-    let program = |name: &str, bytes: &[u8]| {
-        let path = user.file(name, bytes);
-        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("chmod");
-    };
     let mut foreign = std::fs::read(Mpi::openmpi().ring()).expect("the host's ring");
     // e_machine of elf(5): S/390.
     foreign[18..20].copy_from_slice(&[22, 0]);
-    program("foreign", &foreign);
-    program("script", b"#!/nonexistent/python\n");
-    program("nothing", b"\0\0\0\0");
+    user.program("foreign", &foreign);
+    user.program("script", b"#!/nonexistent/python\n");
+    user.program("nothing", b"\0\0\0\0");
     user.file("plain", "no program");
     for (name, cause) in [
         ("./foreign", "it is built for s390x, this machine is "),
@@ -234,14 +230,10 @@ fn whatever_the_program_is_its_mpi_is_told() {
     let user = User::ordinary();
     let image = Image::OpenMpiBookworm.directory();
     let image = image.to_str().expect("text");
-    let program = |name: &str, bytes: &[u8]| {
-        let path = user.file(name, bytes);
-        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("chmod");
-    };
-    program("start", b"#!/bin/sh\nexec ring\n");
-    program("split", b"#!/usr/bin/env -S sh -e\nring\n");
-    program("text", b"exec ring\n");
-    program("hidden", b"#!/bin/sh\n$APP\n");
+    user.program("start", b"#!/bin/sh\nexec ring\n");
+    user.program("split", b"#!/usr/bin/env -S sh -e\nring\n");
+    user.program("text", b"exec ring\n");
+    user.program("hidden", b"#!/bin/sh\n$APP\n");
     for (words, told) in [
         (&["ring"][..], "Open MPI 4.1.4"),
         (&["/usr/local/bin/ring", "-n"], "Open MPI 4.1.4"),
@@ -261,7 +253,7 @@ fn whatever_the_program_is_its_mpi_is_told() {
     }
     // One of the host's, whose library the image has not.
     let host = std::fs::read(Mpi::mpich().ring()).expect("the host's ring");
-    program("own", &host);
+    user.program("own", &host);
     let output = check(&user, &[image, "./own"]);
     output.exited_with(1).quietly();
     for part in [
@@ -276,33 +268,24 @@ fn whatever_the_program_is_its_mpi_is_told() {
 fn every_launcher_is_told_from_inside_its_job() {
     let user = User::ordinary();
     let (direct, bridged) = ("directly: ", "over the bridge: ");
-    for (mpi, name, meetings) in [
+    // One rank is asked, and an Open MPI 4 of many goes over the bridge under PRRTE.
+    let prrte = (
+        "PRRTE (Open MPI 5 mpirun) (PMIx ",
+        [bridged, direct, bridged],
+    );
+    let hydra = (
+        "hydra (MPICH or Intel MPI mpiexec) (PMI-1 on descriptor ",
+        [bridged, bridged, direct],
+    );
+    for (mpi, (name, meetings)) in [
         (
             Mpi::openmpi(),
-            "Open MPI 4 mpirun (PMIx ",
-            [direct, direct, bridged],
+            ("Open MPI 4 mpirun (PMIx ", [direct, direct, bridged]),
         ),
-        // One rank is asked, and an Open MPI 4 of many goes over the bridge there.
-        (
-            Mpi::openmpi5(),
-            "PRRTE (Open MPI 5 mpirun) (PMIx ",
-            [bridged, direct, bridged],
-        ),
-        (
-            Mpi::prterun(),
-            "PRRTE (Open MPI 5 mpirun) (PMIx ",
-            [bridged, direct, bridged],
-        ),
-        (
-            Mpi::mpich(),
-            "hydra (MPICH or Intel MPI mpiexec) (PMI-1 on descriptor ",
-            [bridged, bridged, direct],
-        ),
-        (
-            Mpi::intel(),
-            "hydra (MPICH or Intel MPI mpiexec) (PMI-1 on descriptor ",
-            [bridged, bridged, direct],
-        ),
+        (Mpi::openmpi5(), prrte),
+        (Mpi::prterun(), prrte),
+        (Mpi::mpich(), hydra),
+        (Mpi::intel(), hydra),
     ] {
         let images = [
             Image::OpenMpiBookworm,
@@ -329,8 +312,7 @@ fn every_launcher_is_told_from_inside_its_job() {
 fn a_launcher_that_does_not_answer_is_passed_over() {
     let user = User::ordinary();
     let place = user.directory("bin");
-    let slow = user.file("bin/mpirun", "#!/bin/sh\nsleep 600\n");
-    std::fs::set_permissions(&slow, Permissions::from_mode(0o755)).expect("chmod");
+    user.program("bin/mpirun", "#!/bin/sh\nsleep 600\n");
     // Not a program, which a shell would pass over too.
     user.file("bin/mpiexec", "");
     let before = Leftovers::snapshot(&user);

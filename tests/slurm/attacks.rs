@@ -80,11 +80,6 @@ pub const CASES: &[Case] = &[
 /// How long each race goes on.
 const RACE: Duration = Duration::from_millis(1500);
 
-/// The node to which all steps of a case go that looks into it.
-fn node(ground: &Ground) -> String {
-    format!("--nodelist={}", ground.cluster.nodes()[0].name())
-}
-
 /// Runs a shell's text in an image.
 fn inside(ground: &Ground, image: &Path, options: &[&str], text: &str) -> Output {
     let words = [options, &["sh", "-c", text]].concat();
@@ -342,7 +337,7 @@ fn exchanged_home_and_directory(ground: &Ground) {
     let vault = vault.parent().expect("it is in a directory").to_owned();
     let (a, b) = links(&ground.user, &own, &vault);
     let image = small_file(Form::SquashfsLz4);
-    let node = node(ground);
+    let node = ground.on_first_node();
     let home = format!("--singularity-home={}:/home/me", a.display());
     let start = format!("--chdir={}", a.display());
     let inside_start = format!("--singularity-pwd={}", a.display());
@@ -397,7 +392,7 @@ fn links_of_processes(ground: &Ground) {
     }
     let pid = fs::read_to_string(told).expect("it is there");
     let process = format!("/proc/{}", pid.trim());
-    let node = node(ground);
+    let node = ground.on_first_node();
     ground.configure("check-image=node");
     for image in ["cwd/i.sqfs", "fd/7", "cwd"] {
         let output = ground.srun_in(&Path::new(&process).join(image), &[&node, "true"]);
@@ -561,7 +556,7 @@ fn another_user(ground: &Ground) {
     ground.user.file(data.join("secret"), SECRET);
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("root may");
     let mut srun = ground.cluster.command(&ground.user, "srun");
-    srun.args(["--quiet", &node(ground), "--job-name=victim"]);
+    srun.args(["--quiet", &ground.on_first_node(), "--job-name=victim"]);
     srun.arg(image_option(&small_file(Form::SquashfsLz4)));
     srun.arg(format!(
         "--singularity-bind={}:/mnt,{}:/media",
@@ -584,7 +579,7 @@ fn another_user(ground: &Ground) {
     );
     let attempt = |options: &[&str]| {
         let mut srun = ground.cluster.command(&other, "srun");
-        srun.args(["--quiet", &node(ground)]);
+        srun.args(["--quiet", &ground.on_first_node()]);
         run(srun.args(options).args(["sh", "-c", &text]))
     };
     let image = image_option(&small_file(Form::SquashfsLz4));

@@ -73,6 +73,11 @@ impl Ground {
         self.srun(&words)
     }
 
+    /// The option by which all steps of a case go to the first node, into which it looks.
+    pub fn on_first_node(&self) -> String {
+        format!("--nodelist={}", self.cluster.nodes()[0].name())
+    }
+
     /// Any command, by the user, on the login host.
     pub fn command(&self, program: &str, words: &[&str]) -> Output {
         run(self.cluster.command(&self.user, program).args(words))

@@ -30,7 +30,7 @@ pub const CASES: &[Case] = &[
 ];
 
 fn inside(ground: &Ground, image: &Path, options: &[&str], text: &str) -> Output {
-    let node = format!("--nodelist={}", ground.cluster.nodes()[0].name());
+    let node = ground.on_first_node();
     let words = [&[node.as_str()], options, &["sh", "-c", text]].concat();
     ground.srun_in(image, &words)
 }
@@ -131,7 +131,7 @@ fn places(ground: &Ground) {
     fs::copy(small_file(Form::SquashfsLz4), own.join("i.sqfs")).expect("it can be copied");
     ground.user.give(&own.join("i.sqfs"));
     let ready = own.join("ready");
-    let node = format!("--nodelist={}", ground.cluster.nodes()[0].name());
+    let node = ground.on_first_node();
     let mut srun = ground.cluster.command(&ground.user, "srun");
     srun.args(["--quiet", "--overlap", &node, "--job-name=looks"]);
     srun.arg(crate::ground::image_option(&small()));

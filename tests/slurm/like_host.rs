@@ -147,9 +147,7 @@ fn path_search(ground: &Ground) {
         !output.stderr().contains("execve"),
         "only the image has it: {output}"
     );
-    let own = ground.user.file("own", "#!/bin/sh\necho mine\n");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&own, mode).expect("a new file can be changed");
+    let own = ground.user.program("own", "#!/bin/sh\necho mine\n");
     same(ground, &["./own"]);
     same(ground, &[own.to_str().expect("a printable path")]);
 }

@@ -36,7 +36,7 @@ fn users_own(ground: &Ground) {
     let prolog = format!("--task-prolog={prolog}");
     let epilog = format!("--task-epilog={epilog}");
     // Each node has a mount namespace of its own.
-    let node = format!("--nodelist={}", ground.cluster.nodes()[0].name());
+    let node = ground.on_first_node();
     let words = [
         node.as_str(),
         prolog.as_str(),

@@ -67,7 +67,7 @@ impl<'a> Rules<'a> {
 
     /// A step with these options and words.
     pub fn step(&self, image: &Path, words: &[&str]) -> Output {
-        let node = format!("--nodelist={}", self.ground.cluster.nodes()[0].name());
+        let node = self.ground.on_first_node();
         self.ground
             .srun_in(image, &[&[node.as_str()], words].concat())
     }

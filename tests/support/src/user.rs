@@ -8,7 +8,7 @@ use nix::unistd::{chown, getgid, getgroups, getuid, setgroups, setresgid, setres
 use nix::unistd::{Gid, Pid, Uid};
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -166,6 +166,14 @@ impl User {
         self.directory(parent);
         fs::write(&path, bytes).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
         self.give(&path);
+        path
+    }
+
+    /// The same, which everybody may execute.
+    pub fn program(&self, name: impl AsRef<OsStr>, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.file(name, bytes);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+            .unwrap_or_else(|e| panic!("chmod {}: {e}", path.display()));
         path
     }
 
